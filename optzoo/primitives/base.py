@@ -1,0 +1,199 @@
+"""What every transformation here shares: checked arguments and float32 arithmetic."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Tree = Any
+Mask = Tree | Callable[[Tree], Tree] | None
+DType = jax.typing.DTypeLike | None
+Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., optax.GradientTransformation])
+
+
+@dataclass(frozen=True)
+class Range:
+    """The interval an argument must lie in, written as in mathematics: "[0, 1)"."""
+
+    text: str
+
+    def holds(self, value: Any) -> bool:
+        low, high = (float(bound) for bound in self.text[1:-1].split(","))
+        above = np.greater_equal if self.text[0] == "[" else np.greater
+        below = np.less_equal if self.text[-1] == "]" else np.less
+        return bool(np.all(above(value, low) & below(value, high)))
+
+
+LearningRate = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)")]
+Decay = Annotated[jax.typing.ArrayLike, Range("[0, 1)")]
+OpenFraction = Annotated[jax.typing.ArrayLike, Range("(0, 1)")]
+Fraction = Annotated[jax.typing.ArrayLike, Range("[0, 1]")]
+NonNegative = Annotated[jax.typing.ArrayLike, Range("[0, inf)")]
+Positive = Annotated[jax.typing.ArrayLike, Range("(0, inf)")]
+Count = Annotated[jax.typing.ArrayLike, Range("[1, inf)")]
+DecayOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, 1)")]
+NonNegativeOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)")]
+
+
+def at(value: jax.typing.ArrayLike | Schedule, count: jax.Array) -> jax.typing.ArrayLike:
+    """A schedule's value at `count`; any other value unchanged."""
+    return value(count) if callable(value) else value
+
+
+def real(count: jax.Array) -> jax.Array:
+    """A step count as the widest enabled float: an int32 divided by an int is float32 only."""
+    return count.astype(float)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a hyper-parameter is the plain number 0, so that what it scales can be left out."""
+    return isinstance(value, int | float) and value == 0
+
+
+def checked(factory: F) -> F:
+    """Makes a factory check those of its arguments that are annotated with their allowed values.
+
+    Arguments annotated with a `Range` or a `Literal` are checked when they are concrete; traced
+    values, schedules and None pass.
+
+    Raises:
+      ValueError: from the factory; the message names the argument, the value and what is allowed.
+    """
+    allowed = _allowed_values(factory)
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def checking(*args, **kwargs):
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if name in allowed:
+                _check(factory.__name__, name, value, allowed[name])
+        return factory(*args, **kwargs)
+
+    return checking
+
+
+def transformation(
+    factory: Callable[P, optax.GradientTransformation],
+) -> Callable[P, optax.GradientTransformationExtraArgs]:
+    """A factory whose arguments are `checked` and whose product is `widened`."""
+
+    @functools.wraps(factory)
+    def build(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
+        return widened(factory(*args, **kwargs))
+
+    return checked(build)
+
+
+def widened(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """`tx` computed in float32 or wider.
+
+    Updates and parameters narrower than float32 reach `tx` as float32, so its state is float32 and
+    only the finished update is rounded, once, to the parameters' dtype (the gradient's where no
+    parameters are given).
+
+    Raises:
+      ValueError: from `update`, where updates and parameters differ in structure or shape; the
+        message names the first differing leaf.
+    """
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params):
+        return inner.init(wide(params))
+
+    def update(updates, state, params=None, **extra_args):
+        if params is not None:
+            check_same_structure(updates, params)
+        out, state = inner.update(wide(updates), state, wide(params), **extra_args)
+        return cast_like(out, updates if params is None else params), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def wide(tree: Tree) -> Tree:
+    """Every floating leaf as float32 or wider; other leaves unchanged."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float32 if is_narrow(leaf) else None), tree
+    )
+
+
+def is_narrow(leaf: jax.typing.ArrayLike) -> bool:
+    """Whether a leaf is floating with fewer than 32 bits."""
+    dtype = jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
+def cast_like(tree: Tree, target: Tree) -> Tree:
+    """Each leaf of `tree` in the dtype of the same leaf of `target`.
+
+    What has another structure (one scalar for a whole tree) is a factor, not an update: it stays.
+    """
+    if jax.tree.structure(tree) != jax.tree.structure(target):
+        return tree
+    return jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), tree, target)
+
+
+def check_same_structure(updates: Tree, params: Tree) -> None:
+    """Raises ValueError that names the first leaf where two trees differ."""
+    same = jax.tree.structure(updates) == jax.tree.structure(params)
+    if same and all(map(_same_shape, jax.tree.leaves(updates), jax.tree.leaves(params))):
+        return
+    ours = jax.tree_util.tree_leaves_with_path(updates)
+    theirs = jax.tree_util.tree_leaves_with_path(params)
+    for (path, update), (other, param) in zip(ours, theirs, strict=False):
+        if path != other or not _same_shape(update, param):
+            raise ValueError(
+                "updates and params must have the same structure and shapes; they first differ at "
+                f"updates{jax.tree_util.keystr(path)} of shape {jnp.shape(update)} and "
+                f"params{jax.tree_util.keystr(other)} of shape {jnp.shape(param)}"
+            )
+    if len(ours) != len(theirs):
+        name, longer = ("updates", ours) if len(ours) > len(theirs) else ("params", theirs)
+        path = jax.tree_util.keystr(longer[min(len(ours), len(theirs))][0])
+        raise ValueError(f"updates and params must have the same leaves; only {name} has {path}")
+    raise ValueError(
+        "updates and params must be the same kind of tree; got "
+        f"{jax.tree.structure(updates)} and {jax.tree.structure(params)}"
+    )
+
+
+def _same_shape(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> bool:
+    return jnp.shape(x) == jnp.shape(y)
+
+
+def require_params(params: Tree, who: str) -> None:
+    """Raises ValueError where `update` was called without the parameters that `who` needs."""
+    if params is None:
+        raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
+
+
+def _allowed_values(factory: Callable) -> dict[str, Range | tuple]:
+    allowed: dict[str, Range | tuple] = {}
+    for name, hint in typing.get_type_hints(factory, include_extras=True).items():
+        for part in (hint, *typing.get_args(hint)):
+            if typing.get_origin(part) is Literal:
+                allowed[name] = typing.get_args(part)
+            for note in getattr(part, "__metadata__", ()):
+                if isinstance(note, Range):
+                    allowed[name] = note
+    return allowed
+
+
+def _check(function: str, name: str, value: Any, allowed: Range | tuple) -> None:
+    if value is None or callable(value) or isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(allowed, tuple):
+        if value not in allowed:
+            raise ValueError(f"{function}: {name} must be one of {allowed}; got {value!r}")
+        return
+    numeric = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    if not numeric or not allowed.holds(value):
+        raise ValueError(f"{function}: {name} must lie in {allowed.text}; got {value!r}")

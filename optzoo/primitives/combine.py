@@ -1,0 +1,140 @@
+"""The algebra: transformations that see the same gradient, combined into one.
+
+`optax.chain` hands each transformation only what the one before it made. `merge` and
+`merge_leaves` run their branches side by side on the same updates and combine the results, so
+that a rule which needs the gradient, the parameters and several moments at once is an expression.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optzoo.primitives.base import Tree, require_params, transformation
+
+
+def merge(
+    fn: Callable[..., Tree], *branches: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """Runs every branch on the same updates and combines their outputs: fn(out₁, out₂, …).
+
+    Args:
+      fn: takes one output tree a branch and returns the updates.
+      *branches: the transformations to run side by side. Each gets the same updates, parameters
+        and extra arguments, and keeps its own state.
+
+    Returns:
+      A transformation whose state is the tuple of the branches' states, as with `optax.chain`.
+
+    Raises:
+      ValueError: without any branch.
+    """
+    if not branches:
+        raise ValueError("merge needs at least one branch; got none")
+    return _merge(lambda updates, *outputs: fn(*outputs), branches)
+
+
+def merge_leaves(
+    fn: Callable[..., jax.Array], *branches: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """`merge` leaf by leaf: fn(leaf of out₁, leaf of out₂, …) makes the leaf of the update.
+
+    A branch may return one scalar a leaf, or a single scalar for the whole tree: it broadcasts.
+    That is how step sizes work.
+
+    Args:
+      fn: takes one array a branch and returns one array.
+      *branches: as for `merge`.
+
+    Returns:
+      A transformation whose state is the tuple of the branches' states.
+
+    Raises:
+      ValueError: without any branch.
+    """
+    if not branches:
+        raise ValueError("merge_leaves needs at least one branch; got none")
+
+    def combine(updates, *outputs):
+        whole = jax.tree.structure(updates)
+
+        def spread(output):
+            if jax.tree.structure(output) == whole:
+                return output
+            return jax.tree.map(lambda leaf: jnp.asarray(output, leaf.dtype), updates)
+
+        return jax.tree.map(fn, *(spread(output) for output in outputs))
+
+    return _merge(combine, branches)
+
+
+def _merge(combine: Callable[..., Tree], branches) -> optax.GradientTransformationExtraArgs:
+    branches = tuple(optax.with_extra_args_support(branch) for branch in branches)
+
+    @transformation
+    def merged():
+        def init(params):
+            return tuple(branch.init(params) for branch in branches)
+
+        def update(updates, state, params=None, **extra_args):
+            results = [
+                branch.update(updates, branch_state, params, **extra_args)
+                for branch, branch_state in zip(branches, state, strict=True)
+            ]
+            outputs, state = zip(*results, strict=True)
+            return combine(updates, *outputs), state
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    return merged()
+
+
+def _pass_params(updates: Tree, params: Tree) -> Tree:
+    del updates
+    require_params(params, "this transformation")
+    return params
+
+
+gradient: optax.GradientTransformation = optax.identity()
+parameters: optax.GradientTransformation = optax.stateless(_pass_params)
+
+
+def only(
+    mask: Any | Callable[[Any], Any] | None, tx: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """`tx` where the mask is True and zero elsewhere; `tx` itself for the mask None.
+
+    `optax.masked` lets unmasked gradients pass, which a branch of a sum must not do.
+
+    Args:
+      mask: a tree of booleans like the parameters, or a prefix of it, or a function that makes one.
+      tx: what to apply where the mask is True.
+
+    Returns:
+      A transformation.
+    """
+    if mask is None:
+        return tx
+    return optax.partition({True: tx, False: optax.set_to_zero()}, mask)
+
+
+def multiply(x: jax.Array, factor: Any) -> jax.Array:
+    """x · factor."""
+    return x * factor
+
+
+def divide(x: jax.Array, divisor: Any) -> jax.Array:
+    """x / divisor."""
+    return x / divisor
+
+
+def add(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x + y."""
+    return x + y
+
+
+def copied(params: Tree) -> Tree:
+    """Fresh buffers with the parameters' values: state must not alias what a step donates."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)

@@ -1,0 +1,275 @@
+"""Where to go: stateless and one-step-memory maps from gradients to directions."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optzoo.primitives.axes import Axes, AxesLike, map_with_axes
+from optzoo.primitives.base import (
+    DType,
+    Fraction,
+    NonNegative,
+    Positive,
+    Tree,
+    require_params,
+    transformation,
+)
+from optzoo.primitives.norms import unit_norm
+
+
+def take_sign(size: jax.Array, sign: jax.Array) -> jax.Array:
+    """|size|·sign(sign): the magnitude of one array with the signs of another; 0 where sign is."""
+    return jnp.sign(sign) * jnp.abs(size)
+
+
+class FrictionState(NamedTuple):
+    """The gradient of the step before."""
+
+    previous: Tree
+
+
+@transformation
+def friction(*, dtype: DType = None) -> optax.GradientTransformation:
+    """How much each gradient entry still changes, as a brake between 1/2 and 1 (diffGrad).
+
+    Rule:
+      returns sigmoid(|g_prev − g|), with g_prev = 0 on the first step
+
+    Args:
+      dtype: dtype of the stored gradient; float32 or the parameters' wider dtype by default.
+
+    Returns:
+      A transformation with `FrictionState` whose output is a factor in [1/2, 1].
+    """
+
+    def init(params):
+        return FrictionState(optax.tree.zeros_like(params, dtype=dtype))
+
+    def update(updates, state, params=None):
+        del params
+        out = jax.tree.map(
+            lambda g, previous: jax.nn.sigmoid(jnp.abs(previous.astype(g.dtype) - g)),
+            updates,
+            state.previous,
+        )
+        return out, FrictionState(optax.tree.cast(updates, dtype))
+
+    return optax.GradientTransformation(init, update)
+
+
+def remove_radial(
+    spec: Axes | None,
+    update: jax.Array,
+    grad: jax.Array,
+    param: jax.Array,
+    *,
+    delta: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+) -> tuple[jax.Array, jax.Array]:
+    """Projects an update off the weights' direction where the weights look scale-invariant (AdamP).
+
+    Rule, for the channels (one row an output) first, then for the whole layer as one row:
+      cos = |⟨g, p⟩| / (max(|g|, eps)·max(|p|, eps)) a row
+      if max cos < delta/√(numbers in a row):   h = p/(|p| + eps);   u ← u − h·⟨h, u⟩;   stop
+
+    Args:
+      spec: the leaf's axes; None (a vector or scalar) is never projected.
+      update, grad, param: arrays of one shape; grad is the raw gradient.
+      delta: threshold of the test.
+      eps: floor of the norms.
+
+    Returns:
+      The update and whether it was projected, as an array that broadcasts against it.
+    """
+    result, projected = update, jnp.zeros([], bool)
+    if spec is None or not update.size:
+        return result, projected
+    spec = spec.resolved(update.ndim)
+    # The channels come last because their projection, where it fires, replaces the layer's.
+    for row in (spec.input + spec.output, spec.input):
+
+        def total(x, row=row):
+            return jnp.sum(x, axis=row, keepdims=True)
+
+        def norm(x, total=total):
+            return jnp.sqrt(total(jnp.square(x)))
+
+        numbers = update.size // total(update).size
+        param_norm = norm(param)
+        cosine = jnp.abs(total(grad * param)) / (
+            jnp.maximum(norm(grad), eps) * jnp.maximum(param_norm, eps)
+        )
+        others = tuple(axis for axis in range(update.ndim) if axis not in spec.batch)
+        fires = jnp.max(cosine, axis=others, keepdims=True) < delta / numbers**0.5
+        h = param / (param_norm + eps)
+        result = jnp.where(fires, update - h * total(h * update), result)
+        projected = projected | fires
+    return result, projected
+
+
+@transformation
+def project_radial(
+    tx: optax.GradientTransformation,
+    *,
+    delta: NonNegative = 0.1,
+    eps: NonNegative = 1e-8,
+    axes: AxesLike = None,
+) -> optax.GradientTransformation:
+    """The update of `tx` without its radial part where weights look scale-invariant.
+
+    See `remove_radial` for the rule. The test uses the gradient that this transformation receives.
+
+    Args:
+      tx: makes the update to project.
+      delta: threshold of the test; 0 never projects.
+      eps: floor of the norms.
+      axes: which axes are outputs; see `optzoo.primitives.axes`.
+
+    Returns:
+      A transformation with the state of `tx`; it needs the parameters.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+    """
+    inner = optax.with_extra_args_support(tx)
+
+    def update(updates, state, params=None, **extra_args):
+        require_params(params, "project_radial")
+        out, state = inner.update(updates, state, params, **extra_args)
+        projected = map_with_axes(
+            lambda spec, u, g, p: remove_radial(spec, u, g, p, delta=delta, eps=eps)[0],
+            axes,
+            out,
+            updates,
+            params,
+        )
+        return projected, state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+@transformation
+def radial_decay(
+    weight_decay: NonNegative,
+    *,
+    ratio: Fraction = 0.1,
+    delta: NonNegative = 0.1,
+    eps: NonNegative = 1e-8,
+    axes: AxesLike = None,
+) -> optax.GradientTransformation:
+    """Weight decay that is weaker where `project_radial` projects, for a sum with its update.
+
+    Rule:
+      returns weight_decay·p, times ratio where p looks scale-invariant to the gradient
+
+    Args:
+      weight_decay: the decay, before the learning rate.
+      ratio: factor on scale-invariant weights, whose norm decay cannot change the function.
+      delta, eps, axes: as in `project_radial`.
+
+    Returns:
+      A stateless transformation that needs the parameters.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+    """
+
+    def decay(spec, g, p):
+        _, projected = remove_radial(spec, g, g, p, delta=delta, eps=eps)
+        return weight_decay * jnp.where(projected, ratio, 1.0).astype(p.dtype) * p
+
+    def update(updates, params):
+        require_params(params, "radial_decay")
+        return map_with_axes(decay, axes, updates, params)
+
+    return optax.stateless(update)
+
+
+@transformation
+def centralize(*, axes: AxesLike = None, conv_only: bool = False) -> optax.GradientTransformation:
+    """Subtracts from each output unit's gradient its mean (gradient centralisation).
+
+    Rule:
+      g ← g − mean(g over the input axes), for leaves with at least two axes
+
+    Args:
+      axes: which axes are inputs; see `optzoo.primitives.axes`.
+      conv_only: only kernels with more than one input axis besides a third (rank above 3).
+
+    Returns:
+      A stateless transformation.
+
+    Source: Yong et al. 2020, arXiv 2004.01461.
+    """
+
+    def center(spec, g):
+        if spec is None or (conv_only and g.ndim <= 3):
+            return g
+        return g - jnp.mean(g, axis=spec.resolved(g.ndim).input, keepdims=True)
+
+    return optax.stateless(lambda updates, _: map_with_axes(center, axes, updates))
+
+
+@transformation
+def normalize(eps: Positive = 1e-8) -> optax.GradientTransformation:
+    """Divides each leaf by its standard deviation (gradient normalisation of Ranger21).
+
+    Rule:
+      g ← g / (std(g) + eps), with the n − 1 divisor, for leaves of more than two numbers
+
+    Args:
+      eps: added to the deviation.
+
+    Returns:
+      A stateless transformation.
+
+    Raises:
+      ValueError: for eps out of range.
+    """
+
+    def scale(g):
+        return g / (jnp.std(g, ddof=1) + eps) if g.size > 2 else g
+
+    return optax.stateless(lambda updates, _: jax.tree.map(scale, updates))
+
+
+@transformation
+def adaptive_clip(
+    clip: Positive = 0.01,
+    eps: Positive = 1e-3,
+    *,
+    grad_eps: Positive = 1e-6,
+    axes: AxesLike = None,
+) -> optax.GradientTransformation:
+    """Clips each unit's gradient to a fraction of that unit's weight norm (AGC).
+
+    Rule:
+      limit = clip·max(|p|, eps) a unit;   where |g| > limit: g ← g·limit/max(|g|, grad_eps)
+
+    Args:
+      clip: the largest allowed ratio of norms.
+      eps: floor of the weight norm.
+      grad_eps: floor of the gradient norm.
+      axes: a unit is everything that feeds one output; vectors and scalars are one unit.
+
+    Returns:
+      A stateless transformation that needs the parameters.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+
+    Source: Brock et al. 2021, arXiv 2102.06171, with Ranger21's constants.
+    """
+
+    def clipped(spec, g, p):
+        limit = clip * jnp.maximum(unit_norm(spec, p), eps)
+        norm = unit_norm(spec, g)
+        return jnp.where(norm > limit, g * (limit / jnp.maximum(norm, grad_eps)), g)
+
+    def update(updates, params):
+        require_params(params, "adaptive_clip")
+        return map_with_axes(clipped, axes, updates, params)
+
+    return optax.stateless(update)

@@ -1,0 +1,77 @@
+"""Finding the parameters to evaluate in any optimizer state."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optzoo.primitives.base import Tree
+
+
+@runtime_checkable
+class Averaged(Protocol):
+    """A state that knows better parameters to evaluate than those in training."""
+
+    def eval_params(self, params: Tree) -> Tree: ...
+
+
+def eval_params(opt_state: Any, params: Tree) -> Tree:
+    """The parameters to evaluate or save.
+
+    Finds the states of Schedule-Free, of averages (DoG) and of lookahead wherever they sit: inside
+    `chain`, `masked`, `partition`, `inject_hyperparams`, `MultiSteps`, `apply_if_finite` or any
+    other wrapper. Leaves that no such state covers come back as they are.
+
+    Args:
+      opt_state: the state of any optax transformation.
+      params: the training parameters that belong to it.
+
+    Returns:
+      A tree like `params`, in its dtypes; `params` itself where nothing averages.
+    """
+    for state in _averages(opt_state):
+        params = state.eval_params(params)
+    return params
+
+
+def train_params(opt_state: Any, params: Tree) -> Tree:
+    """The training parameters from what `eval_params` returned: its inverse, where one exists.
+
+    Args:
+      opt_state: the state of any optax transformation.
+      params: evaluation parameters that belong to it.
+
+    Returns:
+      A tree like `params`; `params` itself where nothing averages.
+
+    Raises:
+      ValueError: where an average does not determine the training parameters (DoG, lookahead).
+    """
+    for state in reversed(_averages(opt_state)):
+        if not hasattr(state, "train_params"):
+            raise ValueError(
+                f"train_params cannot undo {type(state).__name__}: the training parameters are "
+                "not in the state; keep them beside the evaluation parameters"
+            )
+        params = state.train_params(params)
+    return params
+
+
+def _averages(opt_state: Any) -> list[Any]:
+    def averaged(node):
+        return isinstance(node, Averaged)
+
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=averaged) if averaged(node)]
+
+
+def where_kept(fn: Any, kept: Tree, params: Tree) -> Tree:
+    """fn(kept leaf, parameter) where a state keeps a leaf; elsewhere the parameter.
+
+    States under `optax.masked` or `optax.partition` keep only their own share of the tree.
+    """
+
+    def pick(x, p):
+        return p if isinstance(x, optax.MaskedNode) else fn(x, p).astype(jnp.result_type(p))
+
+    return jax.tree.map(pick, kept, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))

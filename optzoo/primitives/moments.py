@@ -1,0 +1,333 @@
+"""Averages of gradients over time: first moments, second moments, momentum."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optzoo.primitives.axes import AxesLike, map_with_axes
+from optzoo.primitives.base import (
+    Decay,
+    DecayOrSchedule,
+    DType,
+    NonNegative,
+    Tree,
+    at,
+    is_zero,
+    real,
+    transformation,
+)
+from optzoo.primitives.combine import divide, gradient, merge_leaves
+from optzoo.primitives.norms import abs_sq, layer_energy
+
+
+class MomentState(NamedTuple):
+    """A running average and how many steps it has seen."""
+
+    count: jax.Array
+    moment: Tree
+
+
+def _start(params: Tree, dtype: DType) -> MomentState:
+    return MomentState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params, dtype=dtype))
+
+
+def _stored(moment: Tree, dtype: DType) -> Tree:
+    return optax.tree.cast(moment, dtype)
+
+
+@transformation
+def ema(
+    decay: DecayOrSchedule, *, debias: bool = True, nesterov: bool = False, dtype: DType = None
+) -> optax.GradientTransformation:
+    """The exponential moving average of the gradient (Adam's first moment).
+
+    Rule:
+      m ← decay·m + (1 − decay)·g;   returns m / (1 − decay^t), or m without debias
+      nesterov: decay·m + (1 − decay)·g in place of m; debiased, m is divided by 1 − decay^(t+1)
+      and g by 1 − decay^t
+
+    Args:
+      decay: in [0, 1), or a schedule of the 1-based step t. The plain number 0 keeps no state.
+      debias: correct the average for its start at zero.
+      nesterov: look one step ahead.
+      dtype: dtype of the stored average; float32 or the parameters' wider dtype by default.
+
+    Returns:
+      A transformation with `MomentState`.
+
+    Raises:
+      ValueError: for a decay out of range, or a schedule together with debias.
+    """
+    if is_zero(decay):
+        return gradient
+    if callable(decay) and debias:
+        raise ValueError("ema: debias must be False where decay is a schedule; got debias=True")
+
+    def init(params):
+        return _start(params, dtype)
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        b = at(decay, real(count))
+        moment = jax.tree.map(lambda g, m: (1 - b) * g + b * m, updates, state.moment)
+        out = (
+            optax.tree.bias_correction(moment, b, real(count) + int(nesterov)) if debias else moment
+        )
+        if nesterov:
+            now = optax.tree.bias_correction(updates, b, real(count)) if debias else updates
+            out = jax.tree.map(lambda g, m: b * m + (1 - b) * g, now, out)
+        return out, MomentState(count, _stored(moment, dtype))
+
+    return optax.GradientTransformation(init, update)
+
+
+@transformation
+def debias(decay: Decay) -> optax.GradientTransformation:
+    """Divides by 1 − decay^t: the correction of an average that started at zero.
+
+    Args:
+      decay: of the average, in [0, 1).
+
+    Returns:
+      A transformation whose state is the step count.
+
+    Raises:
+      ValueError: for a decay out of range.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state)
+        return optax.tree.bias_correction(updates, decay, real(count)), count
+
+    return optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
+
+
+@transformation
+def rms(
+    decay: Decay,
+    eps: NonNegative = 1e-8,
+    *,
+    eps_root: NonNegative = 0.0,
+    debias: bool = True,
+    eps_on_debiased: bool = True,
+    dtype: DType = None,
+) -> optax.GradientTransformation:
+    """The root of the gradient's second moment, made a divisor by eps (Adam's denominator).
+
+    Rule:
+      v ← decay·v + (1 − decay)·|g|²;   c = 1 − decay^t, or 1 without debias
+      returns √(v/c + eps_root) + eps, or (√(v + eps_root) + eps)/√c where eps_on_debiased is False
+
+    Args:
+      decay: in [0, 1).
+      eps: added to the root.
+      eps_root: added under the root.
+      debias: correct the average for its start at zero.
+      eps_on_debiased: add eps to the corrected root (Adam's paper) or to the raw one, where the
+        correction enlarges it (Grams' and diffGrad's code).
+      dtype: dtype of the stored moment; float32 or the parameters' wider dtype by default.
+
+    Returns:
+      A transformation with `MomentState` whose output is the divisor, not an update.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+
+    def init(params):
+        return _start(params, dtype)
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        moment = jax.tree.map(
+            lambda g, v: (1 - decay) * abs_sq(g) + decay * v, updates, state.moment
+        )
+        debiased = optax.tree.bias_correction(moment, decay, real(count)) if debias else moment
+        if eps_on_debiased or not debias:
+            out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, debiased)
+        else:
+            correction = jnp.sqrt(1 - decay ** real(count))
+            out = jax.tree.map(
+                lambda v: (jnp.sqrt(v + eps_root) + eps) / correction.astype(v.dtype), moment
+            )
+        return out, MomentState(count, _stored(moment, dtype))
+
+    return optax.GradientTransformation(init, update)
+
+
+def adam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    *,
+    eps_root: NonNegative = 0.0,
+    debias: bool = True,
+    eps_on_debiased: bool = True,
+    mu_dtype: DType = None,
+    nu_dtype: DType = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam's direction, the core that many rules start from: ema(b1) / rms(b2, eps).
+
+    Arguments are those of `ema` and `rms`. Equal to `optax.scale_by_adam` bit for bit.
+    Source: Kingma and Ba 2014, arXiv 1412.6980.
+    """
+    second = rms(
+        b2, eps, eps_root=eps_root, debias=debias, eps_on_debiased=eps_on_debiased, dtype=nu_dtype
+    )
+    return merge_leaves(divide, ema(b1, debias=debias, dtype=mu_dtype), second)
+
+
+@transformation
+def momentum(
+    decay: Decay, *, dampening: Decay = 0.0, nesterov: bool = False, dtype: DType = None
+) -> optax.GradientTransformation:
+    """Heavy-ball momentum: a decaying sum of gradients.
+
+    Rule:
+      m ← decay·m + (1 − dampening)·g;   returns m, or with nesterov: g + decay·m
+
+    Args:
+      decay: in [0, 1).
+      dampening: the fraction of the gradient left out of the sum, in [0, 1).
+      nesterov: look one step ahead.
+      dtype: dtype of the stored momentum; float32 or the parameters' wider dtype by default.
+
+    Returns:
+      A transformation with `MomentState`.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+
+    def init(params):
+        return _start(params, dtype)
+
+    def update(updates, state, params=None):
+        del params
+        moment = jax.tree.map(lambda g, m: decay * m + (1 - dampening) * g, updates, state.moment)
+        out = jax.tree.map(lambda g, m: g + decay * m, updates, moment) if nesterov else moment
+        return out, MomentState(optax.safe_increment(state.count), _stored(moment, dtype))
+
+    return optax.GradientTransformation(init, update)
+
+
+class LayerMomentState(NamedTuple):
+    """One second moment a layer, and its running maximum where asked for."""
+
+    count: jax.Array
+    moment: Tree
+    maximum: Tree
+
+
+@transformation
+def layer_rms(
+    decay: Decay,
+    eps: NonNegative = 1e-8,
+    *,
+    eps_root: NonNegative = 0.0,
+    amsgrad: bool = False,
+    reinitialize: bool = True,
+    axes: AxesLike = None,
+) -> optax.GradientTransformation:
+    """The root of a layer's average squared gradient norm, one number a layer (NovoGrad).
+
+    Rule:
+      n = |g|²;   v ← n on the first step, then decay·v + (1 − decay)·n
+      returns √(v + eps_root) + eps; with amsgrad of the largest v so far
+
+    Args:
+      decay: in [0, 1); 0 uses the present norm alone.
+      eps: added to the root.
+      eps_root: added under the root.
+      amsgrad: divide by the running maximum.
+      reinitialize: start anew whenever v is exactly 0, as the authors' code does, so that a layer
+        without a gradient at first starts with its first real one; False: only on step 1.
+      axes: where a leaf stacks several layers, a spec with batch axes gives each its own norm.
+
+    Returns:
+      A transformation with `LayerMomentState` whose output is one divisor a layer.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+
+    def init(params):
+        norms = jax.eval_shape(lambda tree: map_with_axes(layer_energy, axes, tree), params)
+
+        def zeros():
+            return optax.tree.zeros_like(norms)
+
+        return LayerMomentState(jnp.zeros([], jnp.int32), zeros(), zeros() if amsgrad else ())
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+
+        def average(spec, g, v):
+            n = layer_energy(spec, g)
+            fresh = v == 0 if reinitialize else count == 1
+            return jnp.where(fresh, n, decay * v + (1 - decay) * n)
+
+        moment = map_with_axes(average, axes, updates, state.moment)
+        maximum = jax.tree.map(jnp.maximum, state.maximum, moment) if amsgrad else ()
+        out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, maximum if amsgrad else moment)
+        return out, LayerMomentState(count, moment, maximum)
+
+    return optax.GradientTransformation(init, update)
+
+
+class PositiveNegativeState(NamedTuple):
+    """The momentum updated on this step and the one updated on the step before."""
+
+    count: jax.Array
+    recent: Tree
+    older: Tree
+
+
+@transformation
+def positive_negative_momentum(
+    decay: Decay, noise_decay: Decay, *, dtype: DType = None
+) -> optax.GradientTransformation:
+    """Two momenta updated in turn; the older is subtracted, which adds gradient noise (PNM).
+
+    Rule:
+      p ← decay²·(the momentum updated two steps ago) + (1 − decay²)·g;   n = last step's momentum
+      returns (2p − n) / (√((1 + noise_decay)² + noise_decay²)·(1 − decay^t))
+
+    Args:
+      decay: in [0, 1).
+      noise_decay: in [0, 1); fixes the norm of the added noise. Ranger21's code passes its b2.
+      dtype: dtype of the stored momenta; float32 or the parameters' wider dtype by default.
+
+    Returns:
+      A transformation with `PositiveNegativeState`.
+
+    Raises:
+      ValueError: for an argument out of range.
+
+    Source: Xie et al. 2021, arXiv 2103.17182, in the form of lessw2020/Ranger21.
+    """
+
+    def init(params):
+        def zeros():
+            return optax.tree.zeros_like(params, dtype=dtype)
+
+        return PositiveNegativeState(jnp.zeros([], jnp.int32), zeros(), zeros())
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        positive = jax.tree.map(
+            lambda g, m: decay**2 * m + (1 - decay**2) * g, updates, state.older
+        )
+        noise = jnp.sqrt((1 + noise_decay) ** 2 + noise_decay**2)
+        norm = noise * (1 - decay ** real(count))
+        out = jax.tree.map(lambda p, n: (2 * p - n) / norm.astype(p.dtype), positive, state.recent)
+        return out, PositiveNegativeState(count, _stored(positive, dtype), state.recent)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,172 @@
+"""How far to go: step sizes measured from what the run has seen."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optzoo.primitives.axes import AxesLike, map_with_axes
+from optzoo.primitives.base import (
+    LearningRate,
+    NonNegative,
+    Positive,
+    Tree,
+    at,
+    require_params,
+    transformation,
+)
+from optzoo.primitives.combine import copied
+from optzoo.primitives.norms import layer_energy, sum_of_squares
+
+
+class StepState(NamedTuple):
+    """How many steps are finished."""
+
+    count: jax.Array
+
+
+def rate(learning_rate: LearningRate) -> optax.GradientTransformation:
+    """A branch for `merge` that returns the learning rate as one scalar for the whole tree.
+
+    Args:
+      learning_rate: a number, or a schedule of the number of finished steps.
+
+    Returns:
+      A transformation with `StepState` whose output is a scalar.
+    """
+
+    def update(updates, state, params=None):
+        del updates, params
+        count = optax.safe_increment(state.count)
+        return jnp.asarray(at(learning_rate, state.count), float), StepState(count)
+
+    return optax.GradientTransformation(lambda _: StepState(jnp.zeros([], jnp.int32)), update)
+
+
+class DistanceState(NamedTuple):
+    """Where the run began, how far it has been since, and the gradient energy it has met."""
+
+    count: jax.Array
+    start: Tree
+    reach: Tree
+    energy: Tree
+
+
+@transformation
+def dog_step(
+    learning_rate: LearningRate = 1.0,
+    *,
+    reps_rel: NonNegative = 1e-6,
+    eps: NonNegative = 1e-8,
+    init_eta: Positive | None = None,
+    layerwise: bool = False,
+) -> optax.GradientTransformation:
+    """The step size of DoG: distance over gradients.
+
+    Rule:
+      reach = max over steps of |p − p₀|, at first reps_rel·(1 + |p₀|)
+      energy = eps + Σ |g|²;   returns learning_rate·reach/√energy
+
+    Args:
+      learning_rate: factor on the step size (the paper's c); a number or a schedule.
+      reps_rel: first movement relative to 1 + |p₀|.
+      eps: keeps the root from 0.
+      init_eta: the first step size itself, instead of reps_rel; not multiplied by learning_rate.
+      layerwise: one step size a leaf (LDoG) instead of one for the whole tree.
+
+    Returns:
+      A transformation with `DistanceState` whose output is one scalar, or one a leaf.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+    """
+
+    def each(fn, tree, *rest):
+        return jax.tree.map(fn, tree, *rest) if layerwise else fn(tree, *rest)
+
+    def init(params):
+        scalar = each(lambda _: jnp.zeros([]), params)
+        return DistanceState(
+            jnp.zeros([], jnp.int32), copied(params), scalar, optax.tree.zeros_like(scalar)
+        )
+
+    def update(updates, state, params=None):
+        require_params(params, "dog_step")
+        first = state.count == 0
+        scale = at(learning_rate, state.count)
+
+        def moved(p, p0, reach):
+            distance = jnp.sqrt(sum_of_squares(optax.tree.sub(p, p0)))
+            initial = reps_rel * (1 + jnp.sqrt(sum_of_squares(p))) if init_eta is None else 0.0
+            return jnp.maximum(jnp.where(first, initial, reach), distance).astype(reach.dtype)
+
+        def spent(g, energy):
+            return (jnp.where(first, eps, energy) + sum_of_squares(g)).astype(energy.dtype)
+
+        def step(reach, energy):
+            eta = scale * reach / jnp.sqrt(energy)
+            return eta if init_eta is None else jnp.where(first, init_eta, eta)
+
+        reach = each(moved, params, state.start, state.reach)
+        energy = each(spent, updates, state.energy)
+        count = optax.safe_increment(state.count)
+        return each(step, reach, energy), DistanceState(count, state.start, reach, energy)
+
+    return optax.GradientTransformation(init, update)
+
+
+class NormState(NamedTuple):
+    """The sum of squared (clipped) gradient norms of each matrix."""
+
+    count: jax.Array
+    energy: Tree
+
+
+@transformation
+def norm_adagrad_step(
+    learning_rate: LearningRate,
+    *,
+    gamma: Positive = 10.0,
+    eps: NonNegative = 5e-4,
+    v0: Positive = 1e-6,
+    axes: AxesLike = None,
+) -> optax.GradientTransformation:
+    """AdaGO's step size: AdaGrad on the norm of each matrix, with a floor.
+
+    Rule:
+      v² ← v² + min(|g|, gamma)²;   returns max(eps, learning_rate·min(|g|, gamma)/v)
+
+    Args:
+      learning_rate: a number, or a schedule of the number of finished steps.
+      gamma: largest norm that counts.
+      eps: smallest step size; it is not scheduled.
+      v0: the start of v.
+      axes: a spec with batch axes gives each matrix of a stack its own step size.
+
+    Returns:
+      A transformation with `NormState` whose output is one scalar a leaf, or one a stacked matrix.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+
+    def norms(tree):
+        return map_with_axes(
+            lambda spec, g: jnp.minimum(jnp.sqrt(layer_energy(spec, g)), gamma), axes, tree
+        )
+
+    def init(params):
+        shapes = jax.eval_shape(norms, params)
+        energy = jax.tree.map(lambda n: jnp.full(n.shape, v0, n.dtype) ** 2, shapes)
+        return NormState(jnp.zeros([], jnp.int32), energy)
+
+    def update(updates, state, params=None):
+        del params
+        scale = at(learning_rate, state.count)
+        norm = norms(updates)
+        energy = jax.tree.map(lambda v, n: v + jnp.square(n), state.energy, norm)
+        out = jax.tree.map(lambda v, n: jnp.maximum(eps, scale * n / jnp.sqrt(v)), energy, norm)
+        return out, NormState(optax.safe_increment(state.count), energy)
+
+    return optax.GradientTransformation(init, update)
