@@ -1,0 +1,45 @@
+"""optzoo: optimizers for JAX that follow their papers, as composable Optax transformations."""
+
+from optzoo.optimizers.adago import adago as adago, scale_by_adago as scale_by_adago
+from optzoo.optimizers.adamp import (
+    adamp as adamp,
+    scale_by_adamp as scale_by_adamp,
+    scale_by_sgdp as scale_by_sgdp,
+    sgdp as sgdp,
+)
+from optzoo.optimizers.ademamix import ademamix as ademamix, scale_by_ademamix as scale_by_ademamix
+from optzoo.optimizers.diffgrad import diffgrad as diffgrad, scale_by_diffgrad as scale_by_diffgrad
+from optzoo.optimizers.dog import (
+    dog as dog,
+    ldog as ldog,
+    scale_by_dog as scale_by_dog,
+    scale_by_ldog as scale_by_ldog,
+)
+from optzoo.optimizers.grams import grams as grams, scale_by_grams as scale_by_grams
+from optzoo.optimizers.muon import muon as muon, scale_by_muon as scale_by_muon
+from optzoo.optimizers.novograd import novograd as novograd, scale_by_novograd as scale_by_novograd
+from optzoo.optimizers.ranger21 import ranger21 as ranger21, scale_by_ranger21 as scale_by_ranger21
+from optzoo.optimizers.schedule_free import (
+    schedule_free as schedule_free,
+    schedule_free_adamw as schedule_free_adamw,
+    schedule_free_radam as schedule_free_radam,
+    schedule_free_sgd as schedule_free_sgd,
+)
+from optzoo.primitives.combine import (
+    gradient as gradient,
+    merge as merge,
+    merge_leaves as merge_leaves,
+    parameters as parameters,
+)
+from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
+from optzoo.primitives.labels import matrix_labels as matrix_labels
+from optzoo.primitives.orthogonal import (
+    newton_schulz as newton_schulz,
+    orthogonalize as orthogonalize,
+    polar as polar,
+)
+from optzoo.primitives.precision import (
+    master_weights as master_weights,
+    stochastic_round as stochastic_round,
+)
+from optzoo.registry import REGISTRY as REGISTRY, get as get

@@ -1,0 +1,140 @@
+"""Muon: momentum, orthogonalised, for matrices; Adam for everything else."""
+
+from typing import Literal
+
+import optax
+
+from optzoo.primitives.axes import AxesLike
+from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
+from optzoo.primitives.labels import Selection
+from optzoo.primitives.moments import adam, ema, momentum as heavy_ball
+from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
+from optzoo.primitives.routing import scaled, split_matrices
+from optzoo.registry import Trait, optimizer
+
+MomentumForm = Literal["ema", "sum", "debiased"]
+
+
+@transformation
+def scale_by_muon(
+    *,
+    momentum: Decay = 0.95,
+    nesterov: bool = True,
+    momentum_form: MomentumForm = "ema",
+    orthogonalizer: Orthogonalizer | None = None,
+    scale: Scale = "fan",
+    axes: AxesLike = None,
+    mu_dtype: DType = None,
+) -> optax.GradientTransformation:
+    """The direction of `muon` for matrices; see there for the arguments.
+
+    Leaves that are no matrices get their momentum alone; `muon` gives them to Adam instead.
+    """
+    averaged = (
+        heavy_ball(momentum, nesterov=nesterov, dtype=mu_dtype)
+        if momentum_form == "sum"
+        else ema(momentum, debias=momentum_form == "debiased", nesterov=nesterov, dtype=mu_dtype)
+    )
+    return optax.chain(
+        averaged, orthogonalize(orthogonalizer, axes=axes), scale_by_fan(scale, axes=axes)
+    )
+
+
+@optimizer(
+    title="Muon: An optimizer for hidden layers in neural networks",
+    authors=(
+        "Keller Jordan",
+        "Yuchen Jin",
+        "Vlado Boza",
+        "Jiacheng You",
+        "Franz Cesista",
+        "Laker Newhouse",
+        "Jeremy Bernstein",
+    ),
+    year=2024,
+    url="https://kellerjordan.github.io/posts/muon/",
+    code="https://github.com/KellerJordan/Muon",
+    traits=(Trait.SHAPED,),
+)
+@transformation
+def muon(
+    learning_rate: LearningRate = 2e-2,
+    *,
+    momentum: Decay = 0.95,
+    nesterov: bool = True,
+    momentum_form: MomentumForm = "ema",
+    orthogonalizer: Orthogonalizer | None = None,
+    scale: Scale = "fan",
+    weight_decay: NonNegative = 0.0,
+    mask: Mask = None,
+    rest: optax.GradientTransformation | None = None,
+    axes: AxesLike = None,
+    include: Selection = None,
+    exclude: Selection = None,
+    mu_dtype: DType = None,
+) -> optax.GradientTransformation:
+    """Momentum whose every direction counts alike: the step of a matrix is made orthogonal.
+
+    Hidden matrices and convolution kernels follow this rule; embeddings, output heads, vectors and
+    scalars go to Adam. `optzoo.describe(muon(), params)` prints which leaf went where.
+
+    Rule:
+      m ← momentum·m + (1 − momentum)·g;   u = momentum·m + (1 − momentum)·g, or m without nesterov
+      o = orthogonalised u, by Newton–Schulz: its singular values become about 1
+      p ← p − learning_rate·(√max(1, out/in)·o + weight_decay·p)
+
+    Args:
+      learning_rate: a number, or a schedule of the number of finished steps.
+      momentum: decay of the momentum, in [0, 1).
+      nesterov: look one step ahead.
+      momentum_form: "ema" as above (Keller Jordan, torch.optim.Muon); "sum", m ← momentum·m + g
+        (Moonlight); "debiased", both terms corrected for the start at zero (Optax).
+      orthogonalizer: maps a stack of matrices (k, m, n), m ≤ n, to one of the same shape;
+        `newton_schulz()` by default, `polar()` for the exact one, or any callable.
+      scale: "fan" as above, with the flattened fan of convolutions; "keller_jordan", the original
+        code, which takes kernel height/width for convolutions; "match_rms_adamw", 0.2·√max(in,
+        out) (Moonlight); None for 1.
+      weight_decay: decoupled decay of the matrices.
+      mask: which matrices to decay: a tree of booleans, or a function that makes one.
+      rest: the optimizer of all other leaves; by default Adam with b1 = 0.9, b2 = 0.95,
+        eps = 1e-10 at 0.015·learning_rate, the original's 3e-4 to its 0.02.
+      axes: which axes of a leaf are inputs, outputs and stacked layers; see
+        `optzoo.primitives.axes`.
+      include: leaves to orthogonalise whatever they look like; see `optzoo.matrix_labels`.
+      exclude: leaves never to orthogonalise; see `optzoo.matrix_labels`.
+      mu_dtype: dtype of the momentum; float32 or wider by default.
+
+    Returns:
+      The optimizer. It needs the parameters in `update` where weight_decay is used.
+
+    Raises:
+      ValueError: for an argument out of range, or an `orthogonalizer` that changes shapes.
+
+    References:
+      Jordan et al. 2024, kellerjordan.github.io/posts/muon; official code KellerJordan/Muon, which
+      iterates in bfloat16: `orthogonalizer=newton_schulz(dtype=jnp.bfloat16)`. Moonlight: Liu et
+      al. 2025, arXiv 2502.16982.
+    """
+    matrices = optax.chain(
+        scale_by_muon(
+            momentum=momentum,
+            nesterov=nesterov,
+            momentum_form=momentum_form,
+            orthogonalizer=orthogonalizer,
+            scale=scale,
+            axes=axes,
+            mu_dtype=mu_dtype,
+        ),
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    adam_rest = optax.chain(
+        adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.015))
+    )
+    return split_matrices(
+        matrices,
+        adam_rest if rest is None else rest,
+        axes=axes,
+        include=include,
+        exclude=exclude,
+    )
