@@ -63,13 +63,17 @@ class Entry:
         return {name: p.default for name, p in parameters if p.default is not p.empty}
 
     @property
+    def _doc(self) -> list[str]:
+        return (inspect.getdoc(self.factory) or "").splitlines() or [""]
+
+    @property
     def summary(self) -> str:
         """The first line of the factory's docstring, without its full stop."""
-        return inspect.getdoc(self.factory).splitlines()[0].rstrip(".")
+        return self._doc[0].rstrip(".")
 
     def section(self, title: str) -> str:
         """The text under `title:` in the factory's docstring; empty where there is none."""
-        lines = iter(inspect.getdoc(self.factory).splitlines())
+        lines = iter(self._doc)
         if f"{title}:" not in lines:
             return ""
         body = []

@@ -38,8 +38,12 @@ def scale_by_ademamix(
 ) -> optax.GradientTransformation:
     """The direction of `ademamix`; see there for the arguments."""
     if b3_warmup is not None:
+        if callable(b3):
+            raise ValueError("ademamix: b3_warmup must be None where b3 is a schedule")
         b3 = schedules.half_life_warmup(b1, b3, b3_warmup)
     if alpha_warmup is not None:
+        if callable(alpha):
+            raise ValueError("ademamix: alpha_warmup must be None where alpha is a schedule")
         alpha = schedules.alpha_warmup(alpha, alpha_warmup)
     return merge_leaves(
         lambda fast, slow, root, weight: (fast + weight * slow) / root,
@@ -105,11 +109,6 @@ def ademamix(
       Pagliardini et al. 2024, arXiv 2409.03137; official code apple/ml-ademamix. alpha is 5 in the
       authors' JAX code and 2 in their PyTorch code; the warm-ups count from 1 as in PyTorch.
     """
-    for name, value, warmup in (("alpha", alpha, alpha_warmup), ("b3", b3, b3_warmup)):
-        if callable(value) and warmup is not None:
-            raise ValueError(
-                f"ademamix: {name}_warmup must be None where {name} is a schedule; got {warmup!r}"
-            )
     return optax.chain(
         scale_by_ademamix(
             b1=b1,

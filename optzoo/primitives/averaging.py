@@ -31,7 +31,7 @@ class ScheduleFreeState(NamedTuple):
     base: optax.OptState
     decay: optax.OptState
     z: Tree
-    count: jax.Array
+    steps: jax.Array
     weight_sum: jax.Array
     max_rate: jax.Array
     b1: jax.Array
@@ -89,7 +89,7 @@ def schedule_free_average(
             base=base.init(params),
             decay=decay.init(params),
             z=copied(params),
-            count=jnp.zeros([], jnp.int32),
+            steps=jnp.zeros([], jnp.int32),
             weight_sum=jnp.zeros([], float),
             max_rate=jnp.zeros([], float),
             b1=jnp.asarray(b1, float),
@@ -97,9 +97,9 @@ def schedule_free_average(
 
     def update(updates, state, params=None, **extra_args):
         require_params(params, "schedule_free")
-        rate = jnp.asarray(at(learning_rate, state.count), float)
+        rate = jnp.asarray(at(learning_rate, state.steps), float)
         max_rate = jnp.maximum(state.max_rate, rate)
-        weight = (real(state.count) + 1) ** r * max_rate**weight_lr_power
+        weight = (real(state.steps) + 1) ** r * max_rate**weight_lr_power
         weight_sum = state.weight_sum + weight
         share = jnp.where(weight_sum > 0, weight / jnp.where(weight_sum > 0, weight_sum, 1), 0)
 
@@ -114,7 +114,7 @@ def schedule_free_average(
 
         moves = jax.tree.map(move, params, state.z, step)
         z = optax.tree.add(state.z, step)
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
         return moves, ScheduleFreeState(
             base_state, decay_state, z, count, weight_sum, max_rate, jnp.asarray(b1, float)
         )
@@ -126,7 +126,7 @@ class AverageState(NamedTuple):
     """A wrapped optimizer and the running average of its iterates."""
 
     inner: optax.OptState
-    count: jax.Array
+    steps: jax.Array
     average: Tree
 
     def eval_params(self, params: Tree) -> Tree:
@@ -162,7 +162,7 @@ def polynomial_average(
     def update(updates, state, params=None, **extra_args):
         require_params(params, "polynomial_average")
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
         share = (gamma + 1) / (gamma + real(count))
 
         def mean(average, p, u):
@@ -179,7 +179,7 @@ class LookaheadState(NamedTuple):
     """A wrapped optimizer and the slow weights it is pulled back to."""
 
     inner: optax.OptState
-    count: jax.Array
+    steps: jax.Array
     slow: Tree
 
     def eval_params(self, params: Tree) -> Tree:
@@ -216,7 +216,7 @@ def lookahead(
     def update(updates, state, params=None, **extra_args):
         require_params(params, "lookahead")
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
         sync = count % period == 0
 
         def merged(slow, p, u):

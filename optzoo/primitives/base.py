@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import operator
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,31 +18,52 @@ Mask = Tree | Callable[[Tree], Tree] | None
 DType = jax.typing.DTypeLike | None
 Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
 P = ParamSpec("P")
-F = TypeVar("F", bound=Callable[..., optax.GradientTransformation])
+Tx = TypeVar("Tx", bound=optax.GradientTransformation)
 
 
 @dataclass(frozen=True)
 class Range:
     """The interval an argument must lie in, written as in mathematics: "[0, 1)"."""
 
-    text: str
+    interval: str
+    schedule: bool = False
 
-    def holds(self, value: Any) -> bool:
-        low, high = (float(bound) for bound in self.text[1:-1].split(","))
-        above = np.greater_equal if self.text[0] == "[" else np.greater
-        below = np.less_equal if self.text[-1] == "]" else np.less
+    def __str__(self) -> str:
+        return f"lie in {self.interval}" + (" or be a schedule" if self.schedule else "")
+
+    def allows(self, value: Any) -> bool:
+        if callable(value):
+            return self.schedule
+        if not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
+            return False
+        low, high = (float(bound) for bound in self.interval[1:-1].split(","))
+        above = np.greater_equal if self.interval[0] == "[" else np.greater
+        below = np.less_equal if self.interval[-1] == "]" else np.less
         return bool(np.all(above(value, low) & below(value, high)))
 
 
-LearningRate = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)")]
+@dataclass(frozen=True)
+class OneOf:
+    """The values that an argument may take."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return "be one of " + ", ".join(map(repr, self.values))
+
+    def allows(self, value: Any) -> bool:
+        return value in self.values
+
+
+LearningRate = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)", schedule=True)]
 Decay = Annotated[jax.typing.ArrayLike, Range("[0, 1)")]
+DecayOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, 1)", schedule=True)]
 OpenFraction = Annotated[jax.typing.ArrayLike, Range("(0, 1)")]
 Fraction = Annotated[jax.typing.ArrayLike, Range("[0, 1]")]
 NonNegative = Annotated[jax.typing.ArrayLike, Range("[0, inf)")]
+NonNegativeOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)", schedule=True)]
 Positive = Annotated[jax.typing.ArrayLike, Range("(0, inf)")]
 Count = Annotated[jax.typing.ArrayLike, Range("[1, inf)")]
-DecayOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, 1)")]
-NonNegativeOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)")]
 
 
 def at(value: jax.typing.ArrayLike | Schedule, count: jax.Array) -> jax.typing.ArrayLike:
@@ -59,23 +81,29 @@ def is_zero(value: Any) -> bool:
     return isinstance(value, int | float) and value == 0
 
 
-def checked(factory: F) -> F:
+def checked(factory: Callable[P, Tx]) -> Callable[P, Tx]:
     """Makes a factory check those of its arguments that are annotated with their allowed values.
 
-    Arguments annotated with a `Range` or a `Literal` are checked when they are concrete; traced
-    values, schedules and None pass.
+    Arguments annotated with a `Range` or a `Literal` are checked when they are concrete: traced
+    values pass, and None where the annotation has it.
 
     Raises:
       ValueError: from the factory; the message names the argument, the value and what is allowed.
     """
     allowed = _allowed_values(factory)
     signature = inspect.signature(factory)
+    optional = {
+        name
+        for name, hint in typing.get_type_hints(factory).items()
+        if type(None) in typing.get_args(hint)
+    }
 
     @functools.wraps(factory)
-    def checking(*args, **kwargs):
+    def checking(*args: P.args, **kwargs: P.kwargs) -> Tx:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
-            if name in allowed:
-                _check(factory.__name__, name, value, allowed[name])
+            exempt = isinstance(value, jax.core.Tracer) or (value is None and name in optional)
+            if name in allowed and not exempt and not allowed[name].allows(value):
+                raise ValueError(f"{factory.__name__}: {name} must {allowed[name]}; got {value!r}")
         return factory(*args, **kwargs)
 
     return checking
@@ -136,20 +164,25 @@ def cast_like(tree: Tree, target: Tree) -> Tree:
 
     What has another structure (one scalar for a whole tree) is a factor, not an update: it stays.
     """
-    if jax.tree.structure(tree) != jax.tree.structure(target):
+    if not same_structure(tree, target):
         return tree
     return jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), tree, target)
 
 
+def same_structure(tree: Tree, other: Tree) -> bool:
+    """Whether two trees have the same nodes and leaves."""
+    return operator.eq(jax.tree.structure(tree), jax.tree.structure(other))
+
+
 def check_same_structure(updates: Tree, params: Tree) -> None:
     """Raises ValueError that names the first leaf where two trees differ."""
-    same = jax.tree.structure(updates) == jax.tree.structure(params)
-    if same and all(map(_same_shape, jax.tree.leaves(updates), jax.tree.leaves(params))):
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (updates, params)]
+    if same_structure(updates, params) and shapes[0] == shapes[1]:
         return
     ours = jax.tree_util.tree_leaves_with_path(updates)
     theirs = jax.tree_util.tree_leaves_with_path(params)
     for (path, update), (other, param) in zip(ours, theirs, strict=False):
-        if path != other or not _same_shape(update, param):
+        if path != other or jnp.shape(update) != jnp.shape(param):
             raise ValueError(
                 "updates and params must have the same structure and shapes; they first differ at "
                 f"updates{jax.tree_util.keystr(path)} of shape {jnp.shape(update)} and "
@@ -157,16 +190,12 @@ def check_same_structure(updates: Tree, params: Tree) -> None:
             )
     if len(ours) != len(theirs):
         name, longer = ("updates", ours) if len(ours) > len(theirs) else ("params", theirs)
-        path = jax.tree_util.keystr(longer[min(len(ours), len(theirs))][0])
-        raise ValueError(f"updates and params must have the same leaves; only {name} has {path}")
+        extra = jax.tree_util.keystr(longer[min(len(ours), len(theirs))][0])
+        raise ValueError(f"updates and params must have the same leaves; only {name} has {extra}")
     raise ValueError(
         "updates and params must be the same kind of tree; got "
         f"{jax.tree.structure(updates)} and {jax.tree.structure(params)}"
     )
-
-
-def _same_shape(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> bool:
-    return jnp.shape(x) == jnp.shape(y)
 
 
 def require_params(params: Tree, who: str) -> None:
@@ -175,25 +204,13 @@ def require_params(params: Tree, who: str) -> None:
         raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
 
 
-def _allowed_values(factory: Callable) -> dict[str, Range | tuple]:
-    allowed: dict[str, Range | tuple] = {}
+def _allowed_values(factory: Callable) -> dict[str, Range | OneOf]:
+    allowed: dict[str, Range | OneOf] = {}
     for name, hint in typing.get_type_hints(factory, include_extras=True).items():
         for part in (hint, *typing.get_args(hint)):
             if typing.get_origin(part) is Literal:
-                allowed[name] = typing.get_args(part)
+                allowed[name] = OneOf(typing.get_args(part))
             for note in getattr(part, "__metadata__", ()):
                 if isinstance(note, Range):
                     allowed[name] = note
     return allowed
-
-
-def _check(function: str, name: str, value: Any, allowed: Range | tuple) -> None:
-    if value is None or callable(value) or isinstance(value, jax.core.Tracer):
-        return
-    if isinstance(allowed, tuple):
-        if value not in allowed:
-            raise ValueError(f"{function}: {name} must be one of {allowed}; got {value!r}")
-        return
-    numeric = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
-    if not numeric or not allowed.holds(value):
-        raise ValueError(f"{function}: {name} must lie in {allowed.text}; got {value!r}")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.base import Tree, require_params, transformation
+from optzoo.primitives.base import Tree, require_params, same_structure, transformation
 
 
 def merge(
@@ -58,10 +58,8 @@ def merge_leaves(
         raise ValueError("merge_leaves needs at least one branch; got none")
 
     def combine(updates, *outputs):
-        whole = jax.tree.structure(updates)
-
         def spread(output):
-            if jax.tree.structure(output) == whole:
+            if same_structure(output, updates):
                 return output
             return jax.tree.map(lambda leaf: jnp.asarray(output, leaf.dtype), updates)
 

@@ -41,9 +41,9 @@ def matrix_labels(
     Hidden matrices and convolution kernels are "matrix". "other" are: vectors and scalars,
     embeddings (positional ones, too), output heads, routers of experts, depthwise kernels and
     matrices of a single row or column. All are recognised by path and shape: a last layer without
-    a telling name (`Dense_2`) is a head only if it sits beside an embedding with as many rows as
-    it has outputs and counts as hidden otherwise, and a convolution that reads a single channel
-    counts as depthwise. `exclude` and `include` overrule; `optzoo.describe` prints the outcome.
+    a telling name (`Dense_2`) is a head only if it sits beside an embedding whose shape it
+    mirrors and counts as hidden otherwise, and a convolution that reads a single channel counts
+    as depthwise. `exclude` and `include` overrule; `optzoo.describe` prints the outcome.
 
     Args:
       params: parameters or updates; their shapes are enough.
@@ -88,17 +88,12 @@ def routes(
     leaves = [(path_name(path), leaf) for path, leaf in tree_leaves_with_path(params)]
     specs = [axes_of(path, leaf) for path, leaf in leaves]
     obstacles = [_obstacle(*leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
-    # A layer beside an embedding that is as wide as its vocabulary predicts the next token.
-    vocabularies = {
-        (_scope(path), np.shape(leaf)[0])
-        for (path, leaf), obstacle in zip(leaves, obstacles, strict=True)
-        if obstacle == "embedding"
-    }
+    tied = _shapes_of_heads(leaves, obstacles)
 
     def route(path: str, leaf: Any, spec: Axes | None, obstacle: str) -> Route:
         if spec is None:
             return Route(path, leaf, spec, "other", obstacle)
-        if (_scope(path), spec.matrix_shape(np.shape(leaf))[-1]) in vocabularies:
+        if (_scope(path), spec.matrix_shape(np.shape(leaf))) in tied:
             obstacle = obstacle or "output head"
         if excluded(path):
             return Route(path, leaf, spec, "other", "excluded")
@@ -112,6 +107,20 @@ def routes(
     ]
 
 
+def _shapes_of_heads(leaves: list[tuple[str, Any]], obstacles: list[str]) -> set[tuple]:
+    """Where and in what shape (in, out) a layer is the head although its name does not say so.
+
+    It is the mirror of the embedding (vocabulary, width) that it sits beside.
+    """
+    found = [(path, leaf, why) for (path, leaf), why in zip(leaves, obstacles, strict=True)]
+    headed = {_scope(path) for path, _, why in found if why == "output head"}
+    return {
+        (_scope(path), np.shape(leaf)[::-1])
+        for path, leaf, why in found
+        if why == "embedding" and _scope(path) not in headed and not _POSITION.search(path.lower())
+    }
+
+
 def _scope(path: str) -> str:
     """Where a leaf's module sits: "a" for "a/Dense_0/kernel"."""
     return path.rpartition("/")[0].rpartition("/")[0]
@@ -122,6 +131,7 @@ _EXPERTS = re.compile(r"\w*(moe|expert|mixture)\w*")
 _HEAD = re.compile(r"\w*(head|logits?|classifier|readout)|logits\w*|\w*unembed\w*")
 _LAST = re.compile(r"out|outputs?|(output|out|final|last)(layer|dense|linear|proj|projection)")
 _EMBEDDING = re.compile(r"\w*embed\w*|\w*emb|wte|wpe|pos|posenc|position\w*|cls|\w*tokens?")
+_POSITION = re.compile("pos|wpe")
 _ROUTER = re.compile(r"\w*router")
 
 

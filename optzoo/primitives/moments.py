@@ -25,7 +25,7 @@ from optzoo.primitives.norms import abs_sq, layer_energy
 class MomentState(NamedTuple):
     """A running average and how many steps it has seen."""
 
-    count: jax.Array
+    steps: jax.Array
     moment: Tree
 
 
@@ -70,7 +70,7 @@ def ema(
 
     def update(updates, state, params=None):
         del params
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
         b = at(decay, real(count))
         moment = jax.tree.map(lambda g, m: (1 - b) * g + b * m, updates, state.moment)
         out = (
@@ -143,7 +143,7 @@ def rms(
 
     def update(updates, state, params=None):
         del params
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
         moment = jax.tree.map(
             lambda g, v: (1 - decay) * abs_sq(g) + decay * v, updates, state.moment
         )
@@ -211,7 +211,7 @@ def momentum(
         del params
         moment = jax.tree.map(lambda g, m: decay * m + (1 - dampening) * g, updates, state.moment)
         out = jax.tree.map(lambda g, m: g + decay * m, updates, moment) if nesterov else moment
-        return out, MomentState(optax.safe_increment(state.count), _stored(moment, dtype))
+        return out, MomentState(optax.safe_increment(state.steps), _stored(moment, dtype))
 
     return optax.GradientTransformation(init, update)
 
@@ -219,7 +219,7 @@ def momentum(
 class LayerMomentState(NamedTuple):
     """One second moment a layer, and its running maximum where asked for."""
 
-    count: jax.Array
+    steps: jax.Array
     moment: Tree
     maximum: Tree
 
@@ -266,7 +266,7 @@ def layer_rms(
 
     def update(updates, state, params=None):
         del params
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
 
         def average(spec, g, v):
             n = layer_energy(spec, g)
@@ -284,7 +284,7 @@ def layer_rms(
 class PositiveNegativeState(NamedTuple):
     """The momentum updated on this step and the one updated on the step before."""
 
-    count: jax.Array
+    steps: jax.Array
     recent: Tree
     older: Tree
 
@@ -321,7 +321,7 @@ def positive_negative_momentum(
 
     def update(updates, state, params=None):
         del params
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
         positive = jax.tree.map(
             lambda g, m: decay**2 * m + (1 - decay**2) * g, updates, state.older
         )

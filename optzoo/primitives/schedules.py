@@ -64,8 +64,7 @@ def half_life_warmup(
     """
 
     def half_life(decay):
-        log = math.log if isinstance(decay, float | int) else jnp.log
-        return math.log(0.5) / log(decay + eps) - 1
+        return math.log(0.5) / _log(decay + eps) - 1
 
     def schedule(t):
         share = jnp.minimum(1.0, t / steps)
@@ -77,7 +76,7 @@ def half_life_warmup(
 
 def explore_exploit(
     learning_rate: jax.typing.ArrayLike | Schedule,
-    total_steps: int,
+    total_steps: jax.typing.ArrayLike,
     *,
     warmup_steps: jax.typing.ArrayLike,
     warmdown_start: jax.typing.ArrayLike | None,
@@ -131,10 +130,27 @@ def rectification(b2: jax.typing.ArrayLike, t: jax.Array) -> tuple[jax.Array, ja
 
     Source: Liu et al. 2019, arXiv 1908.03265.
     """
+    half = jnp.asarray(-(_log(b2) / 2), t.dtype)
     longest = 2 / (1 - b2) - 1
-    power = b2**t
-    length = longest - 2 * t * power / (1 - power)
-    trusted = length > 4
+    # ρ∞ − 2t·b2^t/(1 − b2^t) loses every digit in float32; this is the same number.
+    length = t + _langevin(half) - t * _langevin(half * t)
+    trusted = jnp.greater(length, 4)
     safe = jnp.where(trusted, length, 5.0)
     ratio = (safe - 4) * (safe - 2) * longest / ((longest - 4) * (longest - 2) * safe)
     return jnp.where(trusted, jnp.sqrt(jnp.maximum(ratio, 0)), 0.0), trusted
+
+
+def _log(x: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
+    """ln x, of a plain number in the precision of Python's floats."""
+    if isinstance(x, int | float):
+        return math.log(x) if x > 0 else -math.inf
+    return jnp.log(x)
+
+
+def _langevin(x: jax.Array) -> jax.Array:
+    """coth x − 1/x, by its series where the difference would cancel."""
+    small = x < 0.1
+    safe = jnp.where(small, 1.0, x)
+    y = jnp.square(x)
+    series = x * (1 / 3 - y * (1 / 45 - y * (2 / 945 - y / 4725)))
+    return jnp.where(small, series, 1 / jnp.tanh(safe) - 1 / safe)

@@ -23,7 +23,7 @@ from optzoo.primitives.norms import layer_energy, sum_of_squares
 class StepState(NamedTuple):
     """How many steps are finished."""
 
-    count: jax.Array
+    steps: jax.Array
 
 
 def rate(learning_rate: LearningRate) -> optax.GradientTransformation:
@@ -38,8 +38,8 @@ def rate(learning_rate: LearningRate) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         del updates, params
-        count = optax.safe_increment(state.count)
-        return jnp.asarray(at(learning_rate, state.count), float), StepState(count)
+        count = optax.safe_increment(state.steps)
+        return jnp.asarray(at(learning_rate, state.steps), float), StepState(count)
 
     return optax.GradientTransformation(lambda _: StepState(jnp.zeros([], jnp.int32)), update)
 
@@ -47,7 +47,7 @@ def rate(learning_rate: LearningRate) -> optax.GradientTransformation:
 class DistanceState(NamedTuple):
     """Where the run began, how far it has been since, and the gradient energy it has met."""
 
-    count: jax.Array
+    steps: jax.Array
     start: Tree
     reach: Tree
     energy: Tree
@@ -93,8 +93,8 @@ def dog_step(
 
     def update(updates, state, params=None):
         require_params(params, "dog_step")
-        first = state.count == 0
-        scale = at(learning_rate, state.count)
+        first = state.steps == 0
+        scale = at(learning_rate, state.steps)
 
         def moved(p, p0, reach):
             distance = jnp.sqrt(sum_of_squares(optax.tree.sub(p, p0)))
@@ -110,7 +110,7 @@ def dog_step(
 
         reach = each(moved, params, state.start, state.reach)
         energy = each(spent, updates, state.energy)
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.steps)
         return each(step, reach, energy), DistanceState(count, state.start, reach, energy)
 
     return optax.GradientTransformation(init, update)
@@ -119,7 +119,7 @@ def dog_step(
 class NormState(NamedTuple):
     """The sum of squared (clipped) gradient norms of each matrix."""
 
-    count: jax.Array
+    steps: jax.Array
     energy: Tree
 
 
@@ -163,10 +163,10 @@ def norm_adagrad_step(
 
     def update(updates, state, params=None):
         del params
-        scale = at(learning_rate, state.count)
+        scale = at(learning_rate, state.steps)
         norm = norms(updates)
         energy = jax.tree.map(lambda v, n: v + jnp.square(n), state.energy, norm)
         out = jax.tree.map(lambda v, n: jnp.maximum(eps, scale * n / jnp.sqrt(v)), energy, norm)
-        return out, NormState(optax.safe_increment(state.count), energy)
+        return out, NormState(optax.safe_increment(state.steps), energy)
 
     return optax.GradientTransformation(init, update)
