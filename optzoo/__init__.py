@@ -1,5 +1,6 @@
 """optzoo: optimizers for JAX that follow their papers, as composable Optax transformations."""
 
+from optzoo.describe import describe as describe
 from optzoo.optimizers.adago import adago as adago, scale_by_adago as scale_by_adago
 from optzoo.optimizers.adamp import (
     adamp as adamp,
@@ -25,6 +26,7 @@ from optzoo.optimizers.schedule_free import (
     schedule_free_radam as schedule_free_radam,
     schedule_free_sgd as schedule_free_sgd,
 )
+from optzoo.primitives.axes import Axes as Axes, torch_axes as torch_axes
 from optzoo.primitives.combine import (
     gradient as gradient,
     merge as merge,

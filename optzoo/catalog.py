@@ -1,0 +1,168 @@
+"""The catalogue: table, cards and citations, all derived from the registry.
+
+`python -m optzoo.catalog` rewrites what README.md and CITATION.cff say about the optimizers.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optzoo.registry import REGISTRY, Entry, get
+
+BEGIN, END = "<!-- catalogue: python -m optzoo.catalog -->", "<!-- end of catalogue -->"
+
+
+def table() -> list[dict[str, str]]:
+    """One row an optimizer: its name, idea, memory, year and paper, all as text."""
+    return [
+        {
+            "name": entry.name,
+            "idea": entry.summary,
+            "memory": memory(entry),
+            "year": str(entry.year),
+            "paper": entry.url,
+        }
+        for entry in REGISTRY.values()
+    ]
+
+
+def memory(entry: Entry) -> str:
+    """How many numbers of state an optimizer keeps for each parameter: "2", or "1 to 2".
+
+    Measured on the state of a hidden matrix, an embedding and a vector, each on its own and large
+    enough that counters and norms do not show.
+    """
+    shapes = {"kernel": (512, 512), "embedding": (512, 512), "bias": (2**18,)}
+    tx = entry.build(total_steps=1000)
+    counts = set()
+    for name, shape in shapes.items():
+        params = {"layer": {name: jax.ShapeDtypeStruct(shape, jnp.float32)}}
+        state = jax.tree.leaves(jax.eval_shape(tx.init, params))
+        counts.add(round(sum(leaf.size for leaf in state) / 2**18, 1))
+    low, high = min(counts), max(counts)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def card(name: str) -> str:
+    """All there is to say about one optimizer, as plain text.
+
+    Args:
+      name: a registered name.
+
+    Returns:
+      Its idea, rule, defaults, memory, traits, paper, code and BibTeX entry.
+
+    Raises:
+      ValueError: if no optimizer has that name.
+    """
+    entry = get(name)
+    defaults = [f"{key} = {_written(value)}" for key, value in entry.defaults.items()]
+    parts = {
+        "Rule": entry.section("Rule"),
+        "Defaults": "\n".join(defaults),
+        "State": f"{memory(entry)} numbers for each parameter",
+        "Note": "\n".join(sorted(trait.value for trait in entry.traits)),
+        "Paper": f"{entry.title}\n{', '.join(entry.authors)} ({entry.year})\n{entry.url}",
+        "Code": entry.code or "",
+        "Citation": bibtex(entry),
+    }
+    blocks = [f"{entry.name}: {entry.summary}"]
+    blocks += [f"{title}\n{_indented(text)}" for title, text in parts.items() if text]
+    return "\n\n".join(blocks)
+
+
+def bibtex(entry: Entry) -> str:
+    """The BibTeX entry of an optimizer's paper."""
+    family = entry.authors[0].split()[-1].lower()
+    fields = {
+        "title": f"{{{entry.title}}}",
+        "author": " and ".join(entry.authors),
+        "year": str(entry.year),
+        "url": entry.url,
+    }
+    if entry.arxiv:
+        fields |= {"eprint": entry.arxiv, "archivePrefix": "arXiv"}
+    lines = [f"  {key} = {{{value}}}," for key, value in fields.items()]
+    return "\n".join([f"@misc{{{family}{entry.year}{entry.name},", *lines, "}"])
+
+
+def markdown_table() -> str:
+    """The catalogue as a Markdown table."""
+    rows = [
+        f"| `{row['name']}` | {row['idea'].replace('|', chr(92) + '|')} | {row['memory']} "
+        f"| [{row['year']}]({row['paper']}) |"
+        for row in table()
+    ]
+    head = ["| optimizer | idea | state per parameter | paper |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows])
+
+
+def citation_cff() -> str:
+    """CITATION.cff: this library, and the papers of its optimizers as references."""
+    papers = {entry.url: entry for entry in REGISTRY.values()}
+    software = {
+        "cff-version": "1.2.0",
+        "message": "If you use an optimizer, please cite its paper; and this library, if you like.",
+        "title": "optzoo",
+        "abstract": "Optimizers for JAX that follow their papers, as Optax transformations.",
+        "type": "software",
+        "license": "Apache-2.0",
+        "authors": [{"name": "The optzoo authors"}],
+        "references": [_reference(entry) for entry in papers.values()],
+    }
+    return "\n".join(_yaml(software)) + "\n"
+
+
+def readme_with_catalogue(text: str) -> str:
+    """A README with the catalogue between its markers brought up to date."""
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{markdown_table()}\n{END}{after}"
+
+
+def _reference(entry: Entry) -> dict[str, Any]:
+    people = [author.rpartition(" ") for author in entry.authors]
+    return {
+        "type": "article",
+        "title": entry.title,
+        "authors": [{"given-names": given, "family-names": family} for given, _, family in people],
+        "year": entry.year,
+        "url": entry.url,
+    }
+
+
+def _yaml(node: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """The lines of a mapping of text, numbers and lists of mappings; JSON strings are YAML."""
+    for key, value in node.items():
+        if isinstance(value, list):
+            yield f"{indent}{key}:"
+            for item in value:
+                first, *rest = _yaml(item, indent + "    ")
+                yield f"{indent}  - {first.strip()}"
+                yield from rest
+        else:
+            yield f"{indent}{key}: {json.dumps(value, ensure_ascii=False)}"
+
+
+def _written(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.splitlines())
+
+
+def main() -> None:
+    """Rewrites README.md and CITATION.cff in the folder above the package."""
+    root = Path(__file__).parents[1]
+    readme = root / "README.md"
+    readme.write_text(readme_with_catalogue(readme.read_text("utf-8")), "utf-8")
+    (root / "CITATION.cff").write_text(citation_cff(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Who got what: a table of the leaves and of the transformation that holds each."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.tree_util import GetAttrKey, tree_leaves_with_path
+
+from optzoo.primitives.axes import AxesLike
+from optzoo.primitives.base import Tree
+from optzoo.primitives.labels import Route, Selection, routes
+
+
+def describe(
+    tx: optax.GradientTransformation | None,
+    params: Tree,
+    *,
+    axes: AxesLike = None,
+    include: Selection = None,
+    exclude: Selection = None,
+) -> str:
+    """A table of what a transformation does with each leaf, so that nobody has to guess.
+
+    The group of a leaf is read off the state that `tx` makes for these parameters: it is the
+    label under which `optax.partition` holds the leaf (for Muon and AdaGO "matrix" or "other"),
+    "all" without a partition. Nothing is computed: shapes are enough.
+
+    Args:
+      tx: any optax transformation; None shows where `matrix_labels` sends each leaf.
+      params: the parameters, or their `jax.ShapeDtypeStruct`s.
+      axes: as given to `tx`; see `map_with_axes`.
+      include: as given to `tx`; see `matrix_labels`.
+      exclude: as given to `tx`; see `matrix_labels`.
+
+    Returns:
+      One line a leaf: path, shape, dtype, group, the matrix it is seen as (in × out, with the
+      number of stacked matrices in front), bytes of state, and the reason for its group; then
+      one line a group. Where the state contradicts the reason, the reason reads "overruled".
+    """
+    found = routes(params, axes, include, exclude)
+    held = [_Held({route.label}) for route in found] if tx is None else _holdings(tx, params)
+    groups = [" ".join(sorted(hold.groups)) or "all" for hold in held]
+    rows = [
+        (
+            route.path,
+            str(np.shape(route.leaf)),
+            str(jax.dtypes.result_type(route.leaf)),
+            group,
+            _matrix(route),
+            "" if tx is None else f"{hold.bytes:,}",
+            _reason(route, group),
+        )
+        for route, group, hold in zip(found, groups, held, strict=True)
+    ]
+    head = ("leaf", "shape", "dtype", "group", "in × out", "state bytes", "why")
+    return "\n".join([_aligned([head, *rows]), "", *_totals(found, groups, held)])
+
+
+@dataclass
+class _Held:
+    """What a state keeps for one leaf, and under which labels."""
+
+    groups: set[str] = field(default_factory=set)
+    bytes: int = 0
+
+
+def _holdings(tx: optax.GradientTransformation, params: Tree) -> list[_Held]:
+    """What the state of `tx` holds for each leaf: state trees end in the parameters' paths."""
+    paths = [path for path, _ in tree_leaves_with_path(params)]
+    held = {path: _Held() for path in paths}
+    labels: set[str] = set()
+    for path, node in tree_leaves_with_path(jax.eval_shape(tx.init, params), is_leaf=_is_empty):
+        label = {str(key.key) for field, key in pairwise(path) if field == _PARTITION}
+        labels |= label
+        owner = next((path[start:] for start in range(len(path)) if path[start:] in held), ())
+        if owner in held and not _is_empty(node):
+            held[owner].groups |= label
+            held[owner].bytes += math.prod(node.shape) * node.dtype.itemsize
+    # A group that keeps nothing for its leaves (SGD, say) is known by elimination.
+    stateless = labels.difference(*(hold.groups for hold in held.values()))
+    for hold in held.values():
+        if not hold.groups:
+            hold.groups = stateless
+    return [held[path] for path in paths]
+
+
+_PARTITION = GetAttrKey("inner_states")
+
+
+def _is_empty(node: Any) -> bool:
+    return isinstance(node, optax.EmptyState)
+
+
+def _matrix(route: Route) -> str:
+    if route.axes is None:
+        return ""
+    *batch, rows, columns = route.axes.matrix_shape(np.shape(route.leaf))
+    return "".join(f"{size} of " for size in batch) + f"{rows} × {columns}"
+
+
+def _reason(route: Route, group: str) -> str:
+    """Why a leaf is in its group; only matrix_labels' own groups have reasons."""
+    if group not in ("matrix", "other"):
+        return ""
+    return route.reason if group == route.label else "overruled"
+
+
+def _totals(found: list[Route], groups: list[str], held: list[_Held]) -> list[str]:
+    totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, int))
+    for route, group, hold in zip(found, groups, held, strict=True):
+        totals[group] += (1, math.prod(np.shape(route.leaf)), hold.bytes)
+    return [
+        f"{group}: leaves {leaves:,}, numbers {numbers:,}, state bytes {size:,}"
+        for group, (leaves, numbers, size) in totals.items()
+    ]
+
+
+def _aligned(rows: Iterable[tuple[str, ...]]) -> str:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in cells)

@@ -1,0 +1,89 @@
+"""README.md and CITATION.cff say what the registry says, and their commands and code run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cffconvert.cli.create_citation import create_citation
+
+import optzoo
+from optzoo import catalog
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_readme_is_up_to_date():
+    assert README == catalog.readme_with_catalogue(README), "run: python -m optzoo.catalog"
+
+
+def test_citation_is_up_to_date_and_valid():
+    text = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert text == catalog.citation_cff(), "run: python -m optzoo.catalog"
+    create_citation(str(ROOT / "CITATION.cff"), None).validate()
+
+
+def test_table_has_one_complete_row_for_each_optimizer():
+    rows = catalog.table()
+    assert [row["name"] for row in rows] == list(optzoo.REGISTRY)
+    assert all(all(row.values()) for row in rows)
+    assert catalog.markdown_table().count("\n") == len(rows) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "memory"),
+    [("grams", "2"), ("ademamix", "3"), ("schedule_free_sgd", "1"), ("muon", "1 to 2")],
+)
+def test_memory_is_measured(name, memory):
+    assert catalog.memory(optzoo.get(name)) == memory
+
+
+@pytest.mark.parametrize("name", optzoo.REGISTRY)
+def test_card_shows_rule_defaults_paper_and_citation(name):
+    entry, text = optzoo.get(name), catalog.card(name)
+    assert text.startswith(f"{name}: {entry.summary}\n\nRule\n  ")
+    assert all(f"  {key} = " in text for key in entry.defaults)
+    assert all(trait.value in text for trait in entry.traits)
+    assert entry.url in text
+    assert "@misc{" in text
+    assert " at 0x" not in text
+
+
+def test_card_of_an_unknown_name_is_an_error():
+    with pytest.raises(ValueError, match="did you mean 'muon'"):
+        catalog.card("muonn")
+
+
+@pytest.mark.parametrize("name", optzoo.REGISTRY)
+def test_bibtex_is_balanced_and_has_the_paper(name):
+    entry = optzoo.get(name)
+    text = catalog.bibtex(entry)
+    assert re.match(r"@misc\{[a-z-]+\d{4}\w+,\n", text)
+    assert text.count("{") == text.count("}")
+    assert entry.title in text
+    assert ("eprint" in text) == ("arxiv.org" in entry.url)
+
+
+def test_readme_has_two_commands_and_fits_on_a_screen():
+    commands = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    assert len(commands) == 2
+    assert all(command.count("\n") == 1 for command in commands)
+    assert "optzoo compare" in commands[0]
+    assert "pytest" in commands[1]
+    assert len(README.splitlines()) < 90
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    pattern = re.search(r"grep -m 1 '([^']*)' README.md", (ROOT / ".ci/run").read_text("utf-8"))
+    (command,) = [line for line in README.splitlines() if re.search(pattern[1], line)]
+    assert command in re.findall(r"```sh\n(.*?)\n```", README)
+
+
+def test_readme_example_runs_as_it_stands():
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 1e-3
