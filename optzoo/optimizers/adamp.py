@@ -5,7 +5,15 @@ from typing import Any
 import optax
 
 from optzoo.primitives.axes import AxesLike
-from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
+from optzoo.primitives.base import (
+    Decay,
+    DType,
+    LearningRate,
+    Mask,
+    NonNegative,
+    is_zero,
+    transformation,
+)
 from optzoo.primitives.combine import add, divide, merge_leaves, only
 from optzoo.primitives.directions import project_radial, radial_decay
 from optzoo.primitives.moments import debias, ema, momentum as heavy_ball, rms
@@ -111,10 +119,9 @@ def adamp(
         nu_dtype=nu_dtype,
     )
     decay = radial_decay(weight_decay, ratio=wd_ratio, delta=delta, eps=eps, axes=axes)
-    return optax.chain(
-        merge_leaves(add, direction, only(mask, decay)),
-        optax.scale_by_learning_rate(learning_rate),
-    )
+    if not is_zero(weight_decay):
+        direction = merge_leaves(add, direction, only(mask, decay))
+    return optax.chain(direction, optax.scale_by_learning_rate(learning_rate))
 
 
 @transformation
@@ -198,7 +205,6 @@ def sgdp(
     decay = radial_decay(
         weight_decay / (1 - momentum), ratio=wd_ratio, delta=delta, eps=eps, axes=axes
     )
-    return optax.chain(
-        merge_leaves(add, direction, only(mask, decay)),
-        optax.scale_by_learning_rate(learning_rate),
-    )
+    if not is_zero(weight_decay):
+        direction = merge_leaves(add, direction, only(mask, decay))
+    return optax.chain(direction, optax.scale_by_learning_rate(learning_rate))

@@ -14,6 +14,7 @@ from optzoo.primitives.base import (
     NonNegative,
     Tree,
     at,
+    cast_like,
     is_zero,
     real,
     transformation,
@@ -72,7 +73,8 @@ def ema(
         del params
         count = optax.safe_increment(state.steps)
         b = at(decay, real(count))
-        moment = jax.tree.map(lambda g, m: (1 - b) * g + b * m, updates, state.moment)
+        moment = cast_like(state.moment, updates)
+        moment = jax.tree.map(lambda g, m: (1 - b) * g + b * m, updates, moment)
         out = (
             optax.tree.bias_correction(moment, b, real(count) + int(nesterov)) if debias else moment
         )
@@ -144,9 +146,8 @@ def rms(
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
-        moment = jax.tree.map(
-            lambda g, v: (1 - decay) * abs_sq(g) + decay * v, updates, state.moment
-        )
+        moment = cast_like(state.moment, updates)
+        moment = jax.tree.map(lambda g, v: (1 - decay) * abs_sq(g) + decay * v, updates, moment)
         debiased = optax.tree.bias_correction(moment, decay, real(count)) if debias else moment
         if eps_on_debiased or not debias:
             out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, debiased)
@@ -209,7 +210,8 @@ def momentum(
 
     def update(updates, state, params=None):
         del params
-        moment = jax.tree.map(lambda g, m: decay * m + (1 - dampening) * g, updates, state.moment)
+        moment = cast_like(state.moment, updates)
+        moment = jax.tree.map(lambda g, m: decay * m + (1 - dampening) * g, updates, moment)
         out = jax.tree.map(lambda g, m: g + decay * m, updates, moment) if nesterov else moment
         return out, MomentState(optax.safe_increment(state.steps), _stored(moment, dtype))
 
@@ -322,12 +324,11 @@ def positive_negative_momentum(
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
-        positive = jax.tree.map(
-            lambda g, m: decay**2 * m + (1 - decay**2) * g, updates, state.older
-        )
+        older, recent = (cast_like(tree, updates) for tree in (state.older, state.recent))
+        positive = jax.tree.map(lambda g, m: decay**2 * m + (1 - decay**2) * g, updates, older)
         noise = jnp.sqrt((1 + noise_decay) ** 2 + noise_decay**2)
         norm = noise * (1 - decay ** real(count))
-        out = jax.tree.map(lambda p, n: (2 * p - n) / norm.astype(p.dtype), positive, state.recent)
+        out = jax.tree.map(lambda p, n: (2 * p - n) / norm.astype(p.dtype), positive, recent)
         return out, PositiveNegativeState(count, _stored(positive, dtype), state.recent)
 
     return optax.GradientTransformation(init, update)

@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from optzoo.primitives.base import Schedule, at, real
+from optzoo.primitives.base import Schedule, at, is_zero, real
 
 
 def linear_warmup(
@@ -24,7 +24,7 @@ def linear_warmup(
     Returns:
       A schedule.
     """
-    if isinstance(warmup_steps, int) and warmup_steps == 0:
+    if is_zero(warmup_steps):
         return learning_rate
 
     def schedule(count):
