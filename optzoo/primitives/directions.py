@@ -16,7 +16,7 @@ from optzoo.primitives.base import (
     require_params,
     transformation,
 )
-from optzoo.primitives.norms import unit_norm
+from optzoo.primitives.norms import root, unit_norm
 
 
 def take_sign(size: jax.Array, sign: jax.Array) -> jax.Array:
@@ -94,7 +94,7 @@ def remove_radial(
             return jnp.sum(x, axis=row, keepdims=True)
 
         def norm(x, total=total):
-            return jnp.sqrt(total(jnp.square(x)))
+            return root(total(jnp.square(x)))
 
         numbers = update.size // total(update).size
         param_norm = norm(param)

@@ -4,7 +4,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.tree_util import GetAttrKey, keystr, tree_leaves_with_path, tree_map_with_path
 
 from optzoo.primitives.base import Tree
 
@@ -68,10 +68,24 @@ def _averages(opt_state: Any) -> list[Any]:
 def where_kept(fn: Any, kept: Tree, params: Tree) -> Tree:
     """fn(kept leaf, parameter) where a state keeps a leaf; elsewhere the parameter.
 
-    States under `optax.masked` or `optax.partition` keep only their own share of the tree.
+    States under `optax.masked` or `optax.partition` keep only their own share of the tree. Leaves
+    are matched by place, because flax.nnx boxes those of a state in another type than parameters.
+
+    Raises:
+      ValueError: where the state keeps a leaf that the parameters lack; the message names it.
     """
+    found = {_place(path): leaf for path, leaf in tree_leaves_with_path(kept)}
 
-    def pick(x, p):
-        return p if isinstance(x, optax.MaskedNode) else fn(x, p).astype(jnp.result_type(p))
+    def pick(path, p):
+        x = found.pop(_place(path), None)
+        return p if x is None else fn(x, p).astype(jnp.result_type(p))
 
-    return jax.tree.map(pick, kept, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    result = tree_map_with_path(pick, params)
+    if found:
+        raise ValueError(f"the parameters lack {keystr(next(iter(found)))}, which the state keeps")
+    return result
+
+
+def _place(path: tuple) -> tuple:
+    """A leaf's path without the `.value` of Flax's boxes around arrays."""
+    return path[:-1] if path and path[-1] == GetAttrKey("value") else path

@@ -15,6 +15,12 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
 
 
+def root(x: jax.Array) -> jax.Array:
+    """√x whose derivative at 0 is finite, for norms of what may be zero."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), x)
+
+
 def sum_of_squares(tree: Tree) -> jax.Array:
     """Σ |x|² over every number of a tree; 0 for a tree without any."""
     squares = [jnp.sum(abs_sq(leaf)) for leaf in jax.tree.leaves(tree)]
@@ -36,4 +42,4 @@ def layer_energy(spec: Axes | None, x: jax.Array) -> jax.Array:
 def unit_norm(spec: Axes | None, x: jax.Array) -> jax.Array:
     """The norm of what feeds each output, with kept axes; of the whole leaf without axes."""
     axis = spec.resolved(x.ndim).input if spec else None
-    return jnp.sqrt(jnp.sum(abs_sq(x), axis=axis, keepdims=True))
+    return root(jnp.sum(abs_sq(x), axis=axis, keepdims=True))

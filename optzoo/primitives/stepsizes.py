@@ -17,7 +17,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import copied
-from optzoo.primitives.norms import layer_energy, sum_of_squares
+from optzoo.primitives.norms import layer_energy, root, sum_of_squares
 
 
 class StepState(NamedTuple):
@@ -97,8 +97,8 @@ def dog_step(
         scale = at(learning_rate, state.steps)
 
         def moved(p, p0, reach):
-            distance = jnp.sqrt(sum_of_squares(optax.tree.sub(p, p0)))
-            initial = reps_rel * (1 + jnp.sqrt(sum_of_squares(p))) if init_eta is None else 0.0
+            distance = root(sum_of_squares(optax.tree.sub(p, p0)))
+            initial = reps_rel * (1 + root(sum_of_squares(p))) if init_eta is None else 0.0
             return jnp.maximum(jnp.where(first, initial, reach), distance).astype(reach.dtype)
 
         def spent(g, energy):
@@ -153,7 +153,7 @@ def norm_adagrad_step(
 
     def norms(tree):
         return map_with_axes(
-            lambda spec, g: jnp.minimum(jnp.sqrt(layer_energy(spec, g)), gamma), axes, tree
+            lambda spec, g: jnp.minimum(root(layer_energy(spec, g)), gamma), axes, tree
         )
 
     def init(params):
