@@ -1,0 +1,137 @@
+"""The command `optzoo`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+EXTRA = {"flax", "pandas", "plotly", "rich", "sklearn", "typer"}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; mistakes end in one line on stderr and exit code 2.
+
+    Args:
+      arguments: what follows `optzoo`. Default: the process's own.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app = _app(shlex.join(["optzoo", *arguments]))
+        sys.exit(app(arguments or ["--help"], prog_name="optzoo", standalone_mode=False))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA:
+            raise
+        _fail(f"this needs {missing}: pip install 'optzoo[compare]'")
+    except Exception as error:
+        # Typer's own complaints about the command line, whatever version raises them.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+
+
+def _fail(message: str) -> None:
+    print(f"optzoo: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _app(command: str) -> Any:
+    """The commands; built on demand, since Typer belongs to the extra `compare`."""
+    import typer
+
+    app = typer.Typer(
+        help="Optimizers for JAX that follow their papers: look them up, compare them.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    out_default = Path("optzoo-results")
+
+    @app.command("compare")
+    def compare(
+        optimizers: Annotated[
+            str | None,
+            typer.Option(help="Comma-separated names or package.module:factory.  [default: all]"),
+        ] = None,
+        problems: Annotated[
+            str | None,
+            typer.Option(help="Comma-separated names or package.module:problem.  [default: all]"),
+        ] = None,
+        lrs: Annotated[
+            str | None,
+            typer.Option(
+                help="Comma-separated learning rates (0.001,0.01), or multiples of each rule's own "
+                "default (x0.1,x1,x10).  [default: x0.1,x0.316,x1,x3.16,x10, and once as many "
+                "again on the side where the best is the outermost]"
+            ),
+        ] = None,
+        seeds: Annotated[int, typer.Option(help="Seeds for every learning rate.")] = 3,
+        steps: Annotated[
+            int | None, typer.Option(help="Steps of a run.  [default: the problem's own]")
+        ] = None,
+        out: Annotated[
+            Path, typer.Option(help="Folder for the results; a repeated command resumes there.")
+        ] = out_default,
+    ) -> None:
+        """Compare optimizers on problems, and write a report."""
+        from optzoo.compare import Grid, UserError, report, run, terminal
+
+        try:
+            with terminal.Reporter() as reporter:
+                results = run(
+                    _split(optimizers),
+                    _split(problems),
+                    lrs=None if lrs is None else Grid.parse(lrs),
+                    seeds=seeds,
+                    steps=steps,
+                    out=out,
+                    command=command,
+                    progress=reporter,
+                )
+            page, table = report.write(results, out)
+        except UserError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            print("optzoo: stopped; the same command resumes", file=sys.stderr)
+            sys.exit(130)
+        terminal.show_results(results)
+        print(page, table, out, sep="\n")
+
+    @app.command("report")
+    def report_command(
+        folder: Annotated[Path, typer.Argument(help="The output folder of a comparison.")],
+    ) -> None:
+        """Write the report of a comparison again, from its stored results."""
+        from optzoo.compare import Results, UserError, report
+
+        try:
+            paths = report.write(Results.load(folder), folder)
+        except UserError as error:
+            _fail(str(error))
+        print(*paths, folder, sep="\n")
+
+    @app.command("list")
+    def list_command() -> None:
+        """List the optimizers: idea, memory, year and paper."""
+        from optzoo import catalog
+        from optzoo.compare.terminal import show_table
+
+        show_table(catalog.table())
+
+    @app.command("show")
+    def show(name: Annotated[str, typer.Argument(help="The name of an optimizer.")]) -> None:
+        """Show one optimizer: formula, defaults, paper, citation."""
+        from optzoo import catalog
+
+        try:
+            print(catalog.card(name))
+        except ValueError as error:
+            _fail(str(error))
+
+    return app
+
+
+def _split(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

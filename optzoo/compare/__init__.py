@@ -1,0 +1,6 @@
+"""Comparing optimizers: `run` them on problems, and read the `Results`."""
+
+from optzoo.compare.errors import UserError as UserError
+from optzoo.compare.grid import Grid as Grid
+from optzoo.compare.results import Results as Results
+from optzoo.compare.runner import Progress as Progress, run as run

@@ -1,0 +1,45 @@
+"""The rules of Optax that every comparison runs beside the registry's; the one list of them."""
+
+from typing import Any
+
+import optax
+
+from optzoo.registry import Entry, Factory
+
+
+def unpublished(factory: Factory) -> Entry:
+    """An entry for a factory that is not in the registry: it can be run, but has no paper."""
+    return Entry(
+        factory,
+        title="",
+        authors=(),
+        year=0,
+        arxiv=None,
+        url="",
+        code=None,
+        traits=frozenset(),
+    )
+
+
+def sgd(learning_rate: Any = 0.1, *, momentum: Any = 0.9):
+    """Gradient descent with heavy-ball momentum."""
+    return optax.sgd(learning_rate, momentum)
+
+
+def adam(learning_rate: Any = 1e-3):
+    """Adam at a constant learning rate."""
+    return optax.adam(learning_rate)
+
+
+def adamw(learning_rate: Any = 1e-3, *, total_steps: int):
+    """AdamW with a linear warm-up over the first tenth and cosine decay to zero."""
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, total_steps // 10), total_steps)
+    return optax.adamw(lambda step: learning_rate * shape(step))
+
+
+def lion(learning_rate: Any = 1e-4):
+    """Lion: the sign of an interpolation between momentum and gradient."""
+    return optax.lion(learning_rate)
+
+
+BASELINES = {factory.__name__: unpublished(factory) for factory in (sgd, adam, adamw, lion)}

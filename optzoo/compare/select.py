@@ -1,0 +1,158 @@
+"""From what the user asked for to optimizers and problems that are known to work."""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+import optzoo
+from optzoo.compare.baselines import BASELINES, unpublished
+from optzoo.compare.errors import UserError, one_line
+from optzoo.problems import PROBLEMS, Problem
+from optzoo.registry import Entry
+
+
+def all_optimizers() -> dict[str, Entry]:
+    """The registry and the baselines, by name."""
+    return {**optzoo.REGISTRY, **BASELINES}
+
+
+def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Entry]:
+    """The optimizers to compare, by name.
+
+    Args:
+      wanted: names, "package.module:factory" or factories `f(learning_rate, ...)`; None for the
+        registry and the baselines.
+
+    Raises:
+      UserError: for an unknown name, a plug-in that cannot be imported, or an empty list.
+    """
+    known = all_optimizers()
+    if wanted is None:
+        return known
+    chosen: dict[str, Entry] = {}
+    for item in wanted:
+        if isinstance(item, str) and ":" not in item:
+            chosen[item] = known[_known("optimizer", item, known)]
+        elif isinstance(item, str):
+            chosen[item] = _entry(item, _load("optimizer", item))
+        else:
+            chosen[getattr(item, "__name__", repr(item))] = _entry(repr(item), item)
+    return _some("optimizer", chosen)
+
+
+def problems(
+    wanted: Iterable[str | Problem | Callable[[], Problem]] | None,
+) -> dict[str, Problem]:
+    """The problems to compare on, by name.
+
+    Args:
+      wanted: names, "package.module:problem", problems, or functions that return one; None for all.
+
+    Raises:
+      UserError: for an unknown name, a plug-in that cannot be imported or is no problem, or an
+        empty list.
+    """
+    chosen: dict[str, Problem] = {}
+    for item in PROBLEMS if wanted is None else wanted:
+        if isinstance(item, str) and ":" not in item:
+            chosen[item] = PROBLEMS[_known("problem", item, PROBLEMS)]()
+        elif isinstance(item, str):
+            chosen[item] = _problem(item, _load("problem", item))
+        else:
+            name = getattr(item, "__name__", "") or getattr(item, "name", "") or "problem"
+            chosen[name] = _problem(name, item)
+    return _some("problem", chosen)
+
+
+def check(problem_name: str, problem: Problem, entries: Mapping[str, Entry], steps: int) -> None:
+    """Traces one step of every optimizer on a problem, without computing anything.
+
+    Raises:
+      UserError: if the problem or an optimizer cannot be traced or returns the wrong things.
+    """
+
+    def start(key):
+        params = problem.init(key)
+        batch = problem.batch(key)
+        value, gradients = jax.value_and_grad(problem.loss)(params, batch)
+        return params, value, gradients, [problem.evaluate(params, s) for s in SPLITS]
+
+    try:
+        params, value, gradients, reports = jax.eval_shape(start, jax.random.key(0))
+        for report in reports:
+            if not isinstance(report, dict) or "loss" not in report:
+                raise TypeError('evaluate must return a dictionary with the entry "loss"')
+            if any(leaf.shape for leaf in report.values()):
+                raise TypeError("evaluate must return scalars")
+    except Exception as error:
+        raise UserError(f"problem {problem_name!r} cannot be traced: {one_line(error)}") from error
+
+    for name, entry in entries.items():
+
+        def step(learning_rate, params, value, gradients, entry=entry):
+            rule = optax.with_extra_args_support(entry.build(learning_rate, total_steps=steps))
+            return rule.update(gradients, rule.init(params), params, value=value)
+
+        rate = jax.ShapeDtypeStruct((), "float32")
+        try:
+            jax.eval_shape(step, rate, params, value, gradients)
+        except Exception as error:
+            raise UserError(f"optimizer {name!r} on {problem_name!r}: {one_line(error)}") from error
+
+
+SPLITS = ("validation", "test")
+
+
+def _known(kind: str, name: str, known: Mapping[str, Any]) -> str:
+    if name in known:
+        return name
+    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    raise UserError(f"unknown {kind} {name!r}: {hint}")
+
+
+def _some(kind: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    if not chosen:
+        raise UserError(f"the list of {kind}s is empty")
+    return chosen
+
+
+def _load(kind: str, path: str) -> Any:
+    """The object at "package.module:name", looked for in the current folder too."""
+    module_name, _, attribute = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:
+        raise UserError(f"{kind} {path!r} cannot be loaded: {one_line(error)}") from error
+
+
+def _entry(name: str, factory: Any) -> Entry:
+    if not callable(factory):
+        raise UserError(f"optimizer {name!r} is not a function of a learning rate")
+    try:
+        entry = unpublished(factory)
+        entry.signature.bind_partial(learning_rate=0.0)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer {name!r} takes no argument learning_rate") from error
+    return entry
+
+
+def _problem(path: str, found: Any) -> Problem:
+    if callable(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise UserError(f"problem {path!r} cannot be built: {one_line(error)}") from error
+    if not isinstance(found, Problem):
+        raise UserError(f"problem {path!r} is a {type(found).__name__}, not an optzoo Problem")
+    return dataclasses.replace(found, name=path)

@@ -1,0 +1,82 @@
+"""The outcome in plain words."""
+
+import numpy as np
+
+from optzoo.compare.results import Results
+
+
+def verdict(results: Results) -> list[str]:
+    """A few sentences, the most important first."""
+    ranking = results.ranking.set_index("optimizer")
+    count = results.about["seeds"]
+    problems = results.problems
+    if len(ranking) == 1:
+        return [_single(results)]
+    many = len(problems) > 1
+    over = f"averaged over {len(problems)} problems" if many else f"on {problems[0]}"
+    sentences = [f"With learning rates tuned, {_winners(ranking['rank'])}, {over}."]
+    if ranking["rank_untuned"].notna().all():
+        sentences.append(f"At default learning rates, {_winners(ranking['rank_untuned'])}.")
+    if many:
+        sentences += [_problem_sentence(results, problem) for problem in problems]
+    usable = ranking["usable"]
+    sentences.append(
+        f"Easiest to tune: {_names(usable.nlargest(3).index.tolist())}. Their good learning rates "
+        f"span the widest range: on average {usable.max():.1f} of those tried come within a tenth "
+        f"of the best one's progress."
+    )
+    diverged = results.frame["diverged"]
+    if diverged.any():
+        worst = ranking["diverged"].idxmax()
+        sentences.append(
+            f"{int(diverged.sum())} of {len(diverged)} runs ended worse than they started or at no "
+            f"finite loss; most often {worst} ({ranking['diverged'][worst]:.0%} of its runs)."
+        )
+    edges = results.table[results.table["edge"]]
+    if len(edges):
+        pairs = _names([f"{row.optimizer} on {row.problem}" for row in edges.itertuples()][:6])
+        more = f" and {len(edges) - 6} more" if len(edges) > 6 else ""
+        sentences.append(f"The best learning rate was the outermost one tried for {pairs}{more}.")
+    missing = len(results.about["optimizers"]) * len(results.about["problems"]) - len(results.runs)
+    if missing:
+        sentences.append(f"Stopped early: {missing} pairs of optimizer and problem are missing.")
+    if count < 3:
+        sentences.append(f"With {count} seed{'s' * (count > 1)}, chance decides close ranks.")
+    return sentences
+
+
+def _single(results: Results) -> str:
+    rows = [
+        f"{row.test_loss:.3g} on {row.problem} (learning rate {row.learning_rate:.3g})"
+        for row in results.table.itertuples()
+    ]
+    return f"{results.table['optimizer'].iloc[0]} reaches a test loss of {_names(rows)}."
+
+
+def _winners(ranks) -> str:
+    """Who has the lowest mean rank, and who comes next."""
+    ordered = ranks.sort_values()
+    first = ordered.index[np.isclose(ordered, ordered.iloc[0])].tolist()
+    rest = ordered.drop(first).head(2)
+    behind = _names([f"{name} {rank:.1f}" for name, rank in rest.items()])
+    verb = "rank best with a mean rank" if len(first) > 1 else "ranks best with a mean rank"
+    tail = f", then {behind}" if behind else ""
+    return f"{_names(first)} {verb} of {ordered.iloc[0]:.1f}{tail}"
+
+
+def _problem_sentence(results: Results, problem: str) -> str:
+    rows = results.table[results.table["problem"] == problem]
+    first = results.best()[problem]
+    row = rows.set_index("optimizer").loc[first]
+    tied = rows[(rows["rank"] == 1) & (rows["optimizer"] != first)]
+    tie = ""
+    if len(tied):
+        names = tied.sort_values("test_loss")["optimizer"].tolist()
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        tie = f"; not clearly better than {_names(names[:3]) if not more else ', '.join(names[:3])}"
+        tie += more
+    return f"On {problem}, {first} is ahead (test loss {row['test_loss']:.3g}{tie})."
+
+
+def _names(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

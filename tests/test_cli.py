@@ -1,0 +1,166 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from optzoo import REGISTRY, cli
+
+TINY = "compare --problems rosenbrock --optimizers sgd --steps 4 --seeds 2".split()
+PROGRAM = "from optzoo.cli import main; main()"
+
+
+def call(*arguments):
+    """The exit code of `optzoo ARGUMENTS`."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code or 0
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    return tmp_path
+
+
+def test_compare_writes_everything_and_says_where_last(tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    assert call(*TINY, "--out", out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(out)
+    assert {p.name for p in out.iterdir()} == {"report.html", "results.csv", "results.sqlite"}
+    assert any("sgd" in line for line in lines)
+    assert call(*TINY, "--out", out) == 0
+    assert "were in the results already" in capsys.readouterr().err
+
+
+def test_report_is_rebuilt(tmp_path, capsys):
+    call(*TINY, "--out", "out")
+    (tmp_path / "out" / "report.html").unlink()
+    assert call("report", "out") == 0
+    assert (tmp_path / "out" / "report.html").exists()
+    assert capsys.readouterr().out.splitlines()[-1] == "out"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--optimizers", "sgdd"], "did you mean 'sgd'"),
+        (["--optimizers", ","], "empty"),
+        (["--problems", "rosenbrok"], "did you mean 'rosenbrock'"),
+        (["--lrs", ","], "empty"),
+        (["--lrs", "0.1,0"], "positive"),
+        (["--lrs", "x-1"], "positive"),
+        (["--seeds", "0"], "seeds"),
+        (["--seeds", "many"], "--seeds"),
+        (["--steps", "-3"], "steps"),
+        (["--nonsense"], "--nonsense"),
+        (["--out", "file/out"], "cannot write"),
+        (["--optimizers", "no_such_module:rule"], "no_such_module"),
+        (["--optimizers", "plugin:missing"], "missing"),
+        (["--optimizers", "plugin:number"], "number"),
+        (["--optimizers", "plugin:no_rate"], "learning_rate"),
+        (["--optimizers", "plugin:fails"], "out of order"),
+        (["--optimizers", "broken:rule"], "one third"),
+        (["--problems", "plugin:number"], "not an optzoo Problem"),
+        (["--problems", "plugin:fails"], "out of order"),
+        (["--problems", "plugin:untraceable"], "cannot be traced"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path, capsys, arguments, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "broken.py").write_text("raise RuntimeError('one third\\nof a message')")
+    (tmp_path / "plugin.py").write_text(
+        textwrap.dedent("""
+            from optzoo.problems import Problem
+            number = 3
+            def no_rate(x): ...
+            def fails(learning_rate=0.1): raise RuntimeError("out of order")
+            def loss(x, key): return x if x > 0 else -x
+            untraceable = Problem(lambda key: 1.0, loss, lambda x, s: {"loss": x}, 1, 0.0)
+        """)
+    )
+    assert call(*TINY, "--out", "out", *arguments) == 2
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1 and words in output.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_plugins(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        textwrap.dedent("""
+            import jax.numpy as jnp
+            import optax
+            from optzoo.problems import Problem
+
+            def bowl():
+                return Problem(
+                    init=lambda key: jnp.ones(2),
+                    loss=lambda x, batch: jnp.sum(x**2),
+                    evaluate=lambda x, split: {"loss": jnp.sum(x**2)},
+                    steps=3,
+                    target=0.1,
+                )
+
+            def rule(learning_rate, *, total_steps):
+                return optax.sgd(learning_rate / total_steps)
+        """)
+    )
+    arguments = ["--optimizers", "mine:rule,optax:sgd", "--problems", "mine:bowl", "--lrs", "0.1"]
+    assert call("compare", *arguments, "--out", "out") == 0
+    assert "mine:rule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["flax", "pandas", "plotly", "rich", "typer"])
+def test_a_missing_extra_names_the_command(missing):
+    program = f"import sys; sys.modules[{missing!r}] = None; {PROGRAM}"
+    arguments = ["compare", "--problems", "digits", "--steps", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "pip install 'optzoo[compare]'" in done.stderr
+
+
+def test_survives_being_killed(tmp_path):
+    arguments = [sys.executable, "-c", PROGRAM, *TINY, "--optimizers", "sgd,lion", "--out", "out"]
+    first = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert first.stderr.readline().startswith("[1/2]")
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    again = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "were in the results already" in again.stderr
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_help_loads_nothing_of_the_comparison():
+    heavy = {"flax", "pandas", "plotly", "sklearn"}
+    program = f"""
+import sys
+from optzoo.cli import main
+try:
+    main(["--help"])
+finally:
+    print({heavy!r} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "compare" in done.stdout and done.stdout.rstrip().endswith("set()")
+
+
+def test_list_and_show(capsys):
+    assert call("list") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in REGISTRY)
+    name = next(iter(REGISTRY))
+    assert call("show", name) == 0
+    assert name in capsys.readouterr().out
+    assert call("show", name + "x") == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_without_arguments_help_is_shown(capsys):
+    assert call() == 0
+    assert "compare" in capsys.readouterr().out
