@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from optzoo.describe import describe
+from optzoo.plugins import load, one_line
 from optzoo.registry import REGISTRY, Entry, get
 
 BEGIN, END = "<!-- catalogue: python -m optzoo.catalog -->", "<!-- end of catalogue -->"
@@ -45,6 +47,25 @@ def memory(entry: Entry) -> str:
         counts.add(round(sum(leaf.size for leaf in state) / 2**18, 1))
     low, high = min(counts), max(counts)
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def described(name: str, target: str) -> str:
+    """What one optimizer does with each leaf of the user's own parameters.
+
+    Args:
+      name: a registered name.
+      target: "package.module:name" of a tree of parameters, or of a function that makes one; the
+        function is only traced.
+
+    Raises:
+      ValueError: for an unknown name or a target that cannot be loaded or traced.
+    """
+    found = load(target)
+    try:
+        params = jax.eval_shape(found) if callable(found) else found
+        return describe(get(name).build(total_steps=1000), params)
+    except Exception as error:
+        raise ValueError(f"{target!r} is no tree of parameters: {one_line(error)}") from error
 
 
 def card(name: str) -> str:

@@ -101,7 +101,7 @@ def _app(command: str) -> Any:
     def report_command(
         folder: Annotated[Path, typer.Argument(help="The output folder of a comparison.")],
     ) -> None:
-        """Write the report of a comparison again, from its stored results."""
+        """Write a comparison's report again from its stored results."""
         from optzoo.compare import Results, UserError, report
 
         try:
@@ -119,14 +119,44 @@ def _app(command: str) -> Any:
         show_table(catalog.table())
 
     @app.command("show")
-    def show(name: Annotated[str, typer.Argument(help="The name of an optimizer.")]) -> None:
-        """Show one optimizer: formula, defaults, paper, citation."""
+    def show(
+        name: Annotated[str, typer.Argument(help="The name of an optimizer.")],
+        params: Annotated[
+            str | None,
+            typer.Option(
+                help="package.module:name of a parameter tree, or of a function that makes one: "
+                "also show what the optimizer does with each leaf."
+            ),
+        ] = None,
+    ) -> None:
+        """Show one optimizer's rule, defaults, memory and paper."""
         from optzoo import catalog
 
         try:
+            leaves = None if params is None else catalog.described(name, params)
             print(catalog.card(name))
+            if leaves is not None:
+                print("\nParameters", leaves, sep="\n")
         except ValueError as error:
             _fail(str(error))
+
+    @app.command("check")
+    def check(
+        target: Annotated[
+            str, typer.Argument(help="package.module:name of a factory or a transformation.")
+        ],
+        arguments: Annotated[
+            list[str] | None, typer.Argument(help="Arguments of the factory, as name=value.")
+        ] = None,
+    ) -> None:
+        """Try a transformation on what real training asks of it."""
+        from optzoo import testing
+
+        try:
+            code = testing.main(target, *(arguments or []))
+        except ValueError as error:
+            _fail(str(error))
+        sys.exit(code)
 
     return app
 

@@ -12,6 +12,7 @@ import optax
 
 Factory = Callable[..., optax.GradientTransformationExtraArgs]
 F = TypeVar("F", bound=Factory)
+V = TypeVar("V")
 
 
 class Trait(enum.Enum):
@@ -126,11 +127,20 @@ def get(name: str) -> Entry:
     Raises:
       ValueError: if no optimizer has that name; the message gives the nearest one.
     """
-    if name in REGISTRY:
-        return REGISTRY[name]
-    near = get_close_matches(name, REGISTRY, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(REGISTRY)}"
-    raise ValueError(f"unknown optimizer {name!r}: {hint}")
+    return named("optimizer", name, REGISTRY)
+
+
+def named(kind: str, name: str, known: Mapping[str, V]) -> V:
+    """known[name], for a name that somebody typed.
+
+    Raises:
+      ValueError: if there is no such name; the message gives the nearest one.
+    """
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    raise ValueError(f"unknown {kind} {name!r}: {hint}")
 
 
 def optimizer(

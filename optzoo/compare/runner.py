@@ -16,11 +16,12 @@ import jax
 import numpy as np
 
 from optzoo.compare import select
-from optzoo.compare.errors import UserError, one_line
+from optzoo.compare.errors import UserError
 from optzoo.compare.grid import DEFAULT, FALLBACK, Grid
 from optzoo.compare.results import Results
 from optzoo.compare.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.sweep import Sweep, checkpoints
+from optzoo.plugins import one_line
 from optzoo.problems import Problem
 from optzoo.registry import Entry
 

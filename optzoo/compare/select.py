@@ -1,19 +1,17 @@
 """From what the user asked for to optimizers and problems that are known to work."""
 
 import dataclasses
-import importlib
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import jax
 import optax
 
 import optzoo
+from optzoo import plugins, registry
 from optzoo.compare.baselines import BASELINES, unpublished
-from optzoo.compare.errors import UserError, one_line
+from optzoo.compare.errors import UserError
+from optzoo.plugins import one_line
 from optzoo.problems import PROBLEMS, Problem
 from optzoo.registry import Entry
 
@@ -39,7 +37,7 @@ def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, E
     chosen: dict[str, Entry] = {}
     for item in wanted:
         if isinstance(item, str) and ":" not in item:
-            chosen[item] = known[_known("optimizer", item, known)]
+            chosen[item] = _named("optimizer", item, known)
         elif isinstance(item, str):
             chosen[item] = _entry(item, _load("optimizer", item))
         else:
@@ -62,7 +60,7 @@ def problems(
     chosen: dict[str, Problem] = {}
     for item in PROBLEMS if wanted is None else wanted:
         if isinstance(item, str) and ":" not in item:
-            chosen[item] = PROBLEMS[_known("problem", item, PROBLEMS)]()
+            chosen[item] = _named("problem", item, PROBLEMS)()
         elif isinstance(item, str):
             chosen[item] = _problem(item, _load("problem", item))
         else:
@@ -110,12 +108,11 @@ def check(problem_name: str, problem: Problem, entries: Mapping[str, Entry], ste
 SPLITS = ("validation", "test")
 
 
-def _known(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    if name in known:
-        return name
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    raise UserError(f"unknown {kind} {name!r}: {hint}")
+def _named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    try:
+        return registry.named(kind, name, known)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _some(kind: str, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -124,16 +121,11 @@ def _some(kind: str, chosen: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _load(kind: str, path: str) -> Any:
-    """The object at "package.module:name", looked for in the current folder too."""
-    module_name, _, attribute = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+def _load(kind: str, target: str) -> Any:
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:
-        raise UserError(f"{kind} {path!r} cannot be loaded: {one_line(error)}") from error
+        return plugins.load(target)
+    except ValueError as error:
+        raise UserError(f"{kind} {error}") from error
 
 
 def _entry(name: str, factory: Any) -> Entry:

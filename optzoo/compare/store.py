@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optzoo.compare.errors import UserError, one_line
+from optzoo.compare.errors import UserError
+from optzoo.plugins import one_line
 
 STORE_NAME = "results.sqlite"
 VERSION = 1
