@@ -15,7 +15,16 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 # A primitive imports those of lower levels only; what is not named here is of the highest.
-LEVELS = {"base": 0, "axes": 1, "combine": 1, "labels": 2, "norms": 2, "evaluation": 2}
+LEVELS = {
+    "base": 0,
+    "axes": 1,
+    "combine": 1,
+    "labels": 2,
+    "norms": 2,
+    "evaluation": 2,
+    "polynomials": 2,
+    "stacks": 2,
+}
 HEAVY = {"flax", "matplotlib", "orbax", "pandas", "plotly", "rich", "scipy", "sklearn", "typer"}
 
 
@@ -72,7 +81,9 @@ def test_an_optimizer_knows_primitives_and_the_registry(module):
 
 
 def test_the_catalogue_derives_from_the_registry_alone():
-    assert imports("optzoo.catalog") == {"optzoo.registry"}
+    assert imports("optzoo.catalog") == {"optzoo.describe", "optzoo.plugins", "optzoo.registry"}
+    assert imports("optzoo.plugins") == set()
+    assert imports("optzoo.describe") <= set(leaves("primitives"))
 
 
 def test_the_package_only_re_exports():
@@ -88,7 +99,7 @@ def test_problems_know_no_optimizer(module):
 
 @pytest.mark.parametrize("module", part("compare"))
 def test_compare_knows_the_registry_and_problems_and_names_no_optimizer(module):
-    allowed = {"optzoo", "optzoo.registry", *part("problems"), *part("compare")}
+    allowed = {"optzoo", "optzoo.plugins", "optzoo.registry", *part("problems"), *part("compare")}
     assert imports(module) <= allowed
     tree = ast.parse(MODULES[module].read_text("utf-8"))
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -45,11 +45,15 @@ from optzoo.primitives.moments import (
     rms as rms,
 )
 from optzoo.primitives.orthogonal import (
-    KELLER_JORDAN as KELLER_JORDAN,
     newton_schulz as newton_schulz,
     orthogonalize as orthogonalize,
     polar as polar,
     scale_by_fan as scale_by_fan,
+)
+from optzoo.primitives.polynomials import (
+    DION as DION,
+    KELLER_JORDAN as KELLER_JORDAN,
+    polar_express as polar_express,
 )
 from optzoo.primitives.precision import (
     master_weights as master_weights,

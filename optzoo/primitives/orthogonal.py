@@ -1,26 +1,24 @@
 """Replacing a matrix by the nearest (semi-)orthogonal one: Muon's and AdaGO's direction."""
 
-import itertools
 import math
-from collections import defaultdict
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.axes import Axes, AxesLike, map_with_axes
-from optzoo.primitives.base import DType, transformation
+from optzoo.primitives.axes import AxesLike, map_with_axes
+from optzoo.primitives.base import DType, transformation, wide
+from optzoo.primitives.polynomials import KELLER_JORDAN, Coefficients
+from optzoo.primitives.stacks import map_stacks
 
-Orthogonalizer = Callable[[jax.Array], jax.Array]
-Coefficients = tuple[tuple[float, float, float], ...]
+Orthogonalizer: TypeAlias = Callable[[jax.Array], jax.Array]
+Path: TypeAlias = Sequence[Coefficients]
 
-RESTART = 3
-"""Steps multiplied out on the Gram matrix at a time: more would lose the small singular values."""
-
-KELLER_JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),)
-"""Quintic coefficients of the original Muon; singular values land in about [0.68, 1.13]."""
+ROUNDING = 1e-5
+"""What multiplying steps out on the Gram matrix may add to the rounding of a unit matrix."""
 
 
 def newton_schulz(
@@ -33,20 +31,22 @@ def newton_schulz(
 ) -> Orthogonalizer:
     """An orthogonaliser that iterates a quintic polynomial: matrix products only, no SVD.
 
-    Rule, on the wide orientation of X (rows ≤ columns):
-      X ← X/(|X| + eps), then `steps` times:   A = XXᵀ;   X ← aX + (bA + cAA)X
+    Rule, with A = XXᵀ (for a tall X, A = XᵀX and every product from the other side):
+      X ← X/(|X| + eps), then `steps` times:   X ← aX + (bA + cA²)X
 
-    Where rows are few against columns, the polynomials are first multiplied out on the small A and
-    X is multiplied once every three steps, which is fewer operations for the same result; a wide
-    `dtype` only, because the powers of A need its digits.
+    Where one side is more than 1.5 times the other, steps are multiplied out on the small A and X
+    is multiplied once every few steps: fewer operations for the same result, as long as products
+    keep all digits. They do in float64 and on CPUs; other devices shorten the factors of float32
+    products, and go step by step, unless `jax.default_matmul_precision("float32")` holds.
 
     Args:
       steps: how many iterations.
-      coefficients: (a, b, c) of each iteration; the last one repeats.
+      coefficients: (a, b, c) of each iteration; the last one repeats. `KELLER_JORDAN`, `DION` or
+        `polar_express(steps)`.
       eps: keeps the zero matrix at zero.
       clamp_norm: divide by max(|X|, eps) instead, as torch.optim.Muon does.
       dtype: dtype of the products' factors: bfloat16 as in the original, the matrices' by default;
-        sums stay in the matrices' dtype.
+        sums stay in float32 or wider.
 
     Returns:
       A function from a stack of matrices (…, m, n) to one of the same shape.
@@ -61,46 +61,69 @@ def newton_schulz(
             "newton_schulz: steps must be at least 0 and coefficients not empty; got "
             f"steps={steps!r}, coefficients={coefficients!r}"
         )
-    schedule = [coefficients[min(step, len(coefficients) - 1)] for step in range(steps)]
-
-    groups = [schedule[start : start + RESTART] for start in range(0, steps, RESTART)]
-
-    def product(x, y):
-        # Only the factors are rounded: rounded coefficients would be another polynomial.
-        factors = (x, y) if dtype is None else (x.astype(dtype), y.astype(dtype))
-        return jnp.matmul(*factors, preferred_element_type=x.dtype)
-
-    def direct(x, group):
-        for a, b, c in group:
-            gram = product(x, x.mT)
-            x = a * x + product(b * gram + c * product(gram, gram), x)
-        return x
-
-    def by_gram(x, group):
-        gram = product(x, x.mT)
-        identity = jnp.broadcast_to(jnp.eye(gram.shape[-1], dtype=gram.dtype), gram.shape)
-        factor = None
-        for last, (a, b, c) in zip(range(1 - len(group), 1), group, strict=True):
-            step = a * identity + b * gram + c * product(gram, gram)
-            factor = step if factor is None else product(step, factor)
-            if last < 0:
-                gram = product(product(step, gram), step)
-        return product(factor, x)
+    schedule = (*coefficients[:steps], *coefficients[-1:] * (steps - len(coefficients)))
 
     def orthogonalizer(matrices: jax.Array) -> jax.Array:
-        tall = matrices.shape[-2] > matrices.shape[-1]
-        x = matrices.mT if tall else matrices
+        factors = matrices.dtype if dtype is None else jnp.dtype(dtype)
+        x = wide(matrices)
         norm = jnp.sqrt(jnp.sum(jnp.square(x), axis=(-2, -1), keepdims=True))
         x = x / (jnp.maximum(norm, eps) if clamp_norm else norm + eps)
-        rows, columns = x.shape[-2:]
-        narrow = dtype is not None and jnp.finfo(dtype).bits < 32
-        for group in groups:
-            direct_cost = len(group) * (4 * columns + 2 * rows)
-            gram_cost = 4 * columns + (8 * len(group) - 6) * rows
-            x = (direct if narrow or direct_cost <= gram_cost else by_gram)(x, group)
-        return x.mT if tall else x
+        short, long = sorted(x.shape[-2:])
+        single = _grouped(schedule, 0)
+        grouped = _grouped(schedule, ROUNDING / float(jnp.finfo(factors).eps))
+        if 2 * long <= 3 * short or grouped == single:
+            x = _iterated(x, single, factors)
+        elif factors == jnp.float64 or _keeps_float32():
+            x = _iterated(x, grouped, factors)
+        else:
+            x = jax.lax.platform_dependent(
+                x,
+                cpu=partial(_iterated, path=grouped, factors=factors),
+                default=partial(_iterated, path=single, factors=factors),
+            )
+        return x.astype(matrices.dtype)
 
     return orthogonalizer
+
+
+def _grouped(schedule: Coefficients, amplification: float) -> list[Coefficients]:
+    """The steps in groups that enlarge small singular values, and rounding with them, no more."""
+    groups: list[Coefficients] = []
+    for step in schedule:
+        if groups and math.prod(a for a, _, _ in (*groups[-1], step)) <= amplification:
+            groups[-1] = (*groups[-1], step)
+        else:
+            groups.append((step,))
+    return groups
+
+
+def _keeps_float32() -> bool:
+    return jax.default_matmul_precision.value in ("float32", "highest")
+
+
+def _iterated(x: jax.Array, path: Path, factors: jnp.dtype) -> jax.Array:
+    """X after all steps; a group of steps is (scale + factor)·X, with factor made from A alone."""
+    tall = x.shape[-2] > x.shape[-1]
+
+    def product(y, z):
+        # Only the factors are rounded: rounded coefficients would be another polynomial.
+        return jnp.matmul(y.astype(factors), z.astype(factors), preferred_element_type=x.dtype)
+
+    for group in path:
+        gram = product(x.mT, x) if tall else product(x, x.mT)
+        scale, factor = 1.0, jnp.zeros_like(gram)
+        for index, (a, b, c) in enumerate(group):
+            step = b * gram + c * product(gram, gram)
+            if index:
+                factor = a * factor + scale * step + product(step, factor)
+            else:
+                factor = step
+            scale *= a
+            if index < len(group) - 1:
+                half = a * gram + product(step, gram)
+                gram = a * half + product(step, half)
+        x = scale * x + (product(x, factor) if tall else product(factor, x))
+    return x
 
 
 def polar() -> Orthogonalizer:
@@ -127,72 +150,34 @@ def orthogonalize(
 ) -> optax.GradientTransformation:
     """Replaces each matrix of the updates by its orthogonalised form.
 
-    Matrices of equal shape, wide or tall, are stacked and go through one call: a model of many
-    equal blocks compiles to a few batched products.
+    Matrices of equal shape are stacked and go through one call: a model of many equal blocks
+    compiles to a few batched products. Under a mesh (`jax.set_mesh`) whole matrices are spread
+    over the devices and brought back, whatever the orthogonaliser; see
+    `optzoo.primitives.stacks.map_stacks`.
 
     Args:
-      orthogonalizer: maps a stack of matrices (k, m, n), m ≤ n, to one of the same shape;
+      orthogonalizer: maps a stack of matrices (k, m, n) to one of the same shape;
         `newton_schulz()` by default, `polar()` for the exact one, or any callable.
       axes: how leaves are matrices; see `optzoo.primitives.axes`. Leaves that are none pass.
 
     Returns:
       A stateless transformation.
+
+    Raises:
+      ValueError: from `update`, if the orthogonaliser changes the shape.
     """
     method = newton_schulz() if orthogonalizer is None else orthogonalizer
 
-    def update(updates, params):
-        del params
-        waiting: dict[Any, list[jax.Array]] = defaultdict(list)
+    def checked(matrices):
+        result = method(matrices)
+        if result.shape != matrices.shape:
+            raise ValueError(
+                "orthogonalizer must return the shape it was given; got "
+                f"{result.shape} for {matrices.shape}"
+            )
+        return result.astype(matrices.dtype)
 
-        def enqueue(spec, x):
-            if _is_matrix(spec, x):
-                stack = _wide_stack(spec, x)
-                waiting[_group(stack)].append(stack)
-
-        map_with_axes(enqueue, axes, updates)
-        finished = {group: iter(_batched(method, stacks)) for group, stacks in waiting.items()}
-
-        def fetch(spec, x):
-            if not _is_matrix(spec, x):
-                return x
-            return _unstacked(spec, next(finished[_group(_wide_stack(spec, x))]), x)
-
-        return map_with_axes(fetch, axes, updates)
-
-    return optax.stateless(update)
-
-
-def _is_matrix(spec: Axes | None, x: jax.Array) -> bool:
-    return spec is not None and x.size > 0
-
-
-def _group(stack: jax.Array) -> tuple:
-    return stack.shape[1:], stack.dtype
-
-
-def _wide_stack(spec: Axes, x: jax.Array) -> jax.Array:
-    matrices = spec.to_matrix(x)
-    matrices = matrices.reshape(-1, *matrices.shape[-2:])
-    return matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
-
-
-def _unstacked(spec: Axes, stack: jax.Array, like: jax.Array) -> jax.Array:
-    shape = spec.matrix_shape(like.shape)
-    return spec.from_matrix(
-        (stack.mT if shape[-2] > shape[-1] else stack).reshape(shape), like.shape
-    )
-
-
-def _batched(method: Orthogonalizer, stacks: list[jax.Array]) -> list[jax.Array]:
-    stacked = jnp.concatenate(stacks)
-    result = method(stacked)
-    if result.shape != stacked.shape:
-        raise ValueError(
-            "orthogonalizer must return the shape it was given; got "
-            f"{result.shape} for {stacked.shape}"
-        )
-    ends = itertools.accumulate(len(stack) for stack in stacks)
-    return [result[end - len(stack) : end] for stack, end in zip(stacks, ends, strict=True)]
+    return optax.stateless(lambda updates, _: map_stacks(checked, axes, updates))
 
 
 Scale = Literal["fan", "keller_jordan", "match_rms_adamw"] | None
