@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ import jax.numpy as jnp
 from optzoo.describe import describe
 from optzoo.plugins import load, one_line
 from optzoo.registry import REGISTRY, Entry, get
-
-BEGIN, END = "<!-- catalogue: python -m optzoo.catalog -->", "<!-- end of catalogue -->"
 
 
 def table() -> list[dict[str, str]]:
@@ -140,9 +139,19 @@ def citation_cff() -> str:
 
 def readme_with_catalogue(text: str) -> str:
     """A README with the catalogue between its markers brought up to date."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{markdown_table()}\n{END}{after}"
+    return between_markers(text, "catalogue", markdown_table())
+
+
+def between_markers(text: str, name: str, block: str) -> str:
+    """`text` with `block` between "<!-- name: command -->" and "<!-- end of name -->".
+
+    Raises:
+      ValueError: where the markers are missing.
+    """
+    markers = re.compile(f"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    if not markers.search(text):
+        raise ValueError(f"there is no <!-- {name}: … --> with an <!-- end of {name} --> after it")
+    return markers.sub(lambda found: f"{found[1]}{block}\n{found[2]}", text)
 
 
 def _reference(entry: Entry) -> dict[str, Any]:

@@ -66,13 +66,12 @@ def test_bibtex_is_balanced_and_has_the_paper(name):
     assert ("eprint" in text) == ("arxiv.org" in entry.url)
 
 
-def test_readme_has_two_commands_and_fits_on_a_screen():
+def test_readme_has_two_commands():
     commands = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     assert len(commands) == 2
     assert all(command.count("\n") == 1 for command in commands)
     assert "optzoo compare" in commands[0]
     assert "pytest" in commands[1]
-    assert len(README.splitlines()) < 90
 
 
 def test_ci_runs_the_test_command_of_the_readme():

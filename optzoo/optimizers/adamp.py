@@ -8,6 +8,7 @@ from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import (
     Decay,
     DType,
+    Fraction,
     LearningRate,
     Mask,
     NonNegative,
@@ -67,7 +68,7 @@ def adamp(
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
     delta: NonNegative = 0.1,
-    wd_ratio: NonNegative = 0.1,
+    wd_ratio: Fraction = 0.1,
     nesterov: bool = False,
     axes: AxesLike = None,
     mu_dtype: DType = None,
@@ -159,7 +160,7 @@ def sgdp(
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
     delta: NonNegative = 0.1,
-    wd_ratio: NonNegative = 0.1,
+    wd_ratio: Fraction = 0.1,
     axes: AxesLike = None,
     mu_dtype: DType = None,
 ) -> optax.GradientTransformation:

@@ -69,7 +69,7 @@ def diffgrad(
       nu_dtype: dtype of the second moment; float32 or wider by default.
 
     Returns:
-      The optimizer. It needs the parameters in `update` where weight_decay is used.
+      The optimizer. It needs the parameters in `update`.
 
     Raises:
       ValueError: for an argument out of range.

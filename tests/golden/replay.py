@@ -1,0 +1,172 @@
+"""Recorded trajectories: loading them, replaying their gradients, measuring deviations."""
+
+import importlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+HERE = Path(__file__).parent
+INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
+CONFIGURATIONS: dict[str, dict] = INDEX["configurations"]
+
+PARAMETERS = {"params0", "grads", "params", "eval", "avg"}
+"""The kinds of arrays that are shaped like parameters."""
+
+Leaves = dict[str, np.ndarray]
+Arrays = dict[str, Leaves]
+
+
+def load(name: str) -> Arrays:
+    """One configuration's recording as {"grads": {leaf: array}, …}, in PyTorch's layout."""
+    arrays: Arrays = defaultdict(dict)
+    with np.load(HERE / f"{name}.npz") as recorded:
+        for key, value in recorded.items():
+            kind, _, leaf = key.partition("/")
+            arrays[kind][leaf] = value
+    return dict(arrays)
+
+
+def flax_layout(arrays: Arrays) -> Arrays:
+    """The same recording with kernels as (in, out) and convolutions as (spatial…, in, out)."""
+    rank = {leaf: value.ndim for leaf, value in arrays["params0"].items()}
+
+    def turned(kind: str, leaf: str, value: np.ndarray) -> np.ndarray:
+        order = INDEX["layout"].get(str(rank.get(leaf)))
+        if order is None or kind not in PARAMETERS:
+            return value
+        steps = value.ndim - len(order)
+        return value.transpose(*range(steps), *(steps + axis for axis in order))
+
+    return {
+        kind: {leaf: turned(kind, leaf, value) for leaf, value in leaves.items()}
+        for kind, leaves in arrays.items()
+    }
+
+
+def build(node: Any, values: Mapping[str, Any]) -> Any:
+    """What a node of the index says.
+
+    {"call": path, "positional": […], "arguments": {…}} calls, {"name": path} is the object itself,
+    {"value": key} looks up in `values`; anything else is data.
+    """
+    if isinstance(node, list):
+        return [build(item, values) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "value" in node:
+        return values[node["value"]]
+    if "name" in node:
+        return named(node["name"])
+    if "call" in node:
+        positional = build(node.get("positional", []), values)
+        return named(node["call"])(*positional, **build(node.get("arguments", {}), values))
+    return {key: build(item, values) for key, item in node.items()}
+
+
+def named(path: str) -> Any:
+    """The object at a dotted path such as "optzoo.primitives.polar"."""
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name != module or "." not in module:
+            raise
+        return getattr(named(module), attribute)
+
+
+def transformation(node: dict, arrays: Arrays) -> optax.GradientTransformationExtraArgs:
+    """The transformation that a node describes; a recorded learning rate becomes a schedule."""
+    rates = arrays.get("sched", {}).get("lr")
+    schedule = None if rates is None else lambda count: jnp.asarray(rates, float)[count]
+    return optax.with_extra_args_support(build(node, {"sched/lr": schedule}))
+
+
+def replay(
+    node: dict,
+    arrays: Arrays,
+    dtype: str,
+    evaluate: Callable[[Any, Any], Any] | None = None,
+) -> tuple[Leaves, Leaves | None]:
+    """Feeds the recorded gradients, in one compiled scan, to what `node` describes.
+
+    Args:
+      node: a call in the index's notation that makes an `optax.GradientTransformation`.
+      arrays: the recording, in the layout that the transformation expects.
+      dtype: "float32" or "float64", of parameters and gradients.
+      evaluate: maps (state, params) to the parameters to evaluate.
+
+    Returns:
+      The parameters after every step and, with `evaluate`, the parameters to evaluate.
+    """
+    with jax.enable_x64(dtype == "float64"):
+        tx = transformation(node, arrays)
+        start, grads = (
+            {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            for kind in ("params0", "grads")
+        )
+
+        def step(carry, gradient):
+            params, state = carry
+            updates, state = tx.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+            return (params, state), (params, evaluate(state, params) if evaluate else None)
+
+        def run(params, gradients):
+            return jax.lax.scan(step, (params, tx.init(params)), gradients)[1]
+
+        return jax.tree.map(np.asarray, compiled(run)(start, grads))
+
+
+def compiled(run: Callable) -> Callable:
+    """`jax.jit` without the optimisation passes: for a few steps they cost more than they save."""
+    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def outputs(node: dict, arrays: Arrays, dtype: str) -> Any:
+    """What a transformation makes of the recorded gradients at the recorded parameters."""
+    with jax.enable_x64(dtype == "float64"):
+        tx = transformation(node, arrays)
+        before = {
+            leaf: jnp.asarray(np.concatenate([start[None], arrays["params"][leaf][:-1]]), dtype)
+            for leaf, start in arrays["params0"].items()
+        }
+        grads = {leaf: jnp.asarray(value, dtype) for leaf, value in arrays["grads"].items()}
+
+        def step(state, inputs):
+            gradient, params = inputs
+            out, state = tx.update(gradient, state, params)
+            return state, out
+
+        def run(start, inputs):
+            return jax.lax.scan(step, tx.init(start), inputs)[1]
+
+        start = jax.tree.map(lambda value: value[0], before)
+        return jax.tree.map(np.asarray, compiled(run)(start, (grads, before)))
+
+
+def deviation(got: Leaves, want: Leaves, start: Leaves, rounding: float = 0.0) -> dict[str, Any]:
+    """How far each leaf is from the recording, relative to how far the recording has moved.
+
+    Returns:
+      {leaf: array over steps of (max|got − want| − rounding·max|want|) / max|want − start|}, the
+      divisor being the largest so far; inf where nothing has moved and something differs.
+    """
+
+    def largest(x: np.ndarray) -> np.ndarray:
+        return np.max(np.abs(x), axis=tuple(range(1, x.ndim)))
+
+    def relative(leaf: str) -> np.ndarray:
+        reference = want[leaf].astype(np.float64)
+        error = largest(got[leaf] - reference) - rounding * largest(reference)
+        moved = np.maximum.accumulate(largest(reference - start[leaf]))
+        still = np.where(error > 0, np.inf, 0.0)
+        return np.where(moved > 0, error / np.where(moved > 0, moved, 1.0), still)
+
+    return {leaf: relative(leaf) for leaf in want}

@@ -1,0 +1,50 @@
+"""Every rule equals its authors' code: recorded trajectories, replayed step by step."""
+
+import numpy as np
+import pytest
+from golden.replay import CONFIGURATIONS, INDEX, deviation, flax_layout, load, outputs, replay
+
+import optzoo
+
+MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" in entry]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_trajectory_is_the_recorded_one(name, dtype):
+    configuration = CONFIGURATIONS[name]
+    arrays = flax_layout(load(name))
+    kind = configuration.get("evaluation")
+    params, evaluated = replay(
+        configuration["optzoo"], arrays, dtype, optzoo.eval_params if kind else None
+    )
+    tolerance = INDEX["tolerance"][dtype] | configuration.get(dtype, {})
+    different = configuration.get("deviates", {"leaves": ()})
+
+    def check(got, want):
+        for leaf, parted in deviation(got, want, arrays["params0"], tolerance["rounding"]).items():
+            if leaf in different["leaves"]:
+                assert different["at_least"] <= parted[-1] <= different["at_most"], leaf
+            else:
+                assert np.max(parted) <= tolerance["displacement"], leaf
+
+    check(params, arrays["params"])
+    if kind:
+        steps = arrays[f"{kind}_steps"][""]
+        check({leaf: value[steps] for leaf, value in evaluated.items()}, arrays[kind])
+
+
+@pytest.mark.parametrize("name", MEASURED_STEPS)
+def test_step_sizes_are_the_recorded_ones(name):
+    measured = CONFIGURATIONS[name]["step_size"]
+    arrays = flax_layout(load(name))
+    recorded = arrays[measured["array"]]
+    got = outputs(measured["optzoo"], arrays, "float64")
+    for column, leaf in enumerate(CONFIGURATIONS[name]["leaves"]):
+        want = recorded[leaf] if leaf in recorded else recorded[""][:, column]
+        np.testing.assert_allclose(got[leaf] if isinstance(got, dict) else got, want, rtol=1e-10)
+
+
+def test_every_recording_is_in_the_index(request):
+    files = {path.stem for path in (request.path.parent / "golden").glob("*.npz")}
+    assert files == set(CONFIGURATIONS)
