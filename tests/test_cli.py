@@ -64,7 +64,7 @@ def test_report_is_rebuilt(tmp_path, capsys):
         (["--optimizers", "plugin:number"], "number"),
         (["--optimizers", "plugin:no_rate"], "learning_rate"),
         (["--optimizers", "plugin:fails"], "out of order"),
-        (["--optimizers", "broken:rule"], "one third"),
+        (["--optimizers", "broken_plugin:rule"], "one third"),
         (["--problems", "plugin:number"], "not an optzoo Problem"),
         (["--problems", "plugin:fails"], "out of order"),
         (["--problems", "plugin:untraceable"], "cannot be traced"),
@@ -72,7 +72,7 @@ def test_report_is_rebuilt(tmp_path, capsys):
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(tmp_path, capsys, arguments, words):
     (tmp_path / "file").touch()
-    (tmp_path / "broken.py").write_text("raise RuntimeError('one third\\nof a message')")
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('one third\\nof a message')")
     (tmp_path / "plugin.py").write_text(
         textwrap.dedent("""
             from optzoo.problems import Problem

@@ -1,0 +1,179 @@
+"""Trees of every kind: empty, full of holes, deep, wide, or in somebody's own container."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optzoo.testing.check import DoesNotApply, check, fail
+from optzoo.testing.subject import Subject, random_from, random_like
+from optzoo.testing.trees import agree, all_finite, same_structure
+
+
+def _two_steps(subject: Subject, params: Any, *, compiled: bool = True):
+    gradients = random_like(params, 2)
+    step = jax.jit(subject.update) if compiled else None
+    run = subject.run(params, gradients, step=step)
+    for update in run.updates:
+        same_structure("the updates", update, params)
+        for got, want in zip(jax.tree.leaves(update), jax.tree.leaves(params), strict=True):
+            if got.shape != want.shape:
+                fail(f"a parameter of shape {want.shape} gets an update of shape {got.shape}")
+    all_finite("the update is not finite", run.updates)
+    return run
+
+
+@check("an empty tree is no error", "tx.update({}, tx.init({}), {})")
+def empty_tree(subject: Subject) -> None:
+    _two_steps(subject, {}, compiled=False)
+
+
+@check(
+    "None leaves stay None and change nothing",
+    "p = {'a': jnp.ones(3), 'b': None}; tx.update(p, tx.init(p), p)",
+)
+def none_leaves(subject: Subject) -> None:
+    def holed(tree):
+        return {"hole": None, "tree": tree}
+
+    gradients = [holed(gradient) for gradient in subject.gradients]
+    run = subject.run(holed(subject.params), gradients)
+    expected = [holed(update) for update in subject.eager.updates]
+    agree("beside a None leaf the updates", run.updates, expected)
+
+
+@check(
+    "arrays of size zero are no error",
+    "p = {'a': jnp.ones((2, 3)), 'b': jnp.ones((0, 3))}; tx.update(p, tx.init(p), p)",
+)
+def zero_size(subject: Subject) -> None:
+    shapes = {"full": (4, 3), "gone": (0,), "in": (0, 3), "out": (4, 0), "conv": (2, 0, 3)}
+    _two_steps(subject, random_from(shapes, 5))
+
+
+@check(
+    "ranks 0 to 5 train",
+    "p = {str(n): jnp.ones((2,) * n) for n in range(6)}; tx.update(p, tx.init(p), p)",
+)
+def every_rank(subject: Subject) -> None:
+    sizes = (2, 3, 2, 2, 3)
+    _two_steps(subject, random_from({f"rank_{n}": sizes[:n] for n in range(6)}, 6))
+
+
+@check(
+    "renaming and reordering leaves changes nothing",
+    "the update of {'a': x, 'b': y} against that of {'a': y, 'b': x}",
+)
+def renaming(subject: Subject) -> None:
+    if subject.traits.stochastic:
+        raise DoesNotApply("random numbers belong to positions")
+
+    def named(tree, backwards):
+        leaves = jax.tree.leaves(tree)
+        last = len(leaves) - 1
+        return {f"leaf_{last - i if backwards else i:03}": x for i, x in enumerate(leaves)}
+
+    def updates(backwards):
+        gradients = [named(gradient, backwards) for gradient in subject.gradients]
+        run = subject.run(named(subject.params, backwards), gradients)
+        return [named(update, backwards) for update in run.updates]
+
+    agree("in another order the updates", updates(True), updates(False))
+
+
+@check(
+    "the work of tracing grows linearly with the number of leaves",
+    "p = {f'{i}': jnp.ones(3) for i in range(10_000)}; jax.eval_shape(tx.update, p, s, p)",
+)
+def many_leaves(subject: Subject) -> str:
+    sizes = [subject.leaves // 4, subject.leaves // 2, subject.leaves]
+    _calls(subject, sizes[0])  # fills JAX's caches
+    small, medium, large = (_calls(subject, size) for size in sizes)
+    growth = (large - medium) / max(medium - small, 1)
+    if growth > 2.6:
+        fail(
+            f"tracing {sizes[0]}, {sizes[1]} and {sizes[2]} leaves takes {small:,}, {medium:,} and "
+            f"{large:,} Python calls, more than in proportion"
+        )
+    return f"{large // sizes[2]} Python calls a leaf"
+
+
+def _calls(subject: Subject, leaves: int) -> int:
+    """Python calls of tracing one step: unlike seconds, the same on a busy machine."""
+    shapes = ((4, 3), (3,))
+    params = {f"leaf_{i}": jax.ShapeDtypeStruct(shapes[i % 2], jnp.float32) for i in range(leaves)}
+    state = jax.eval_shape(subject.tx.init, params)
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    previous = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        jax.eval_shape(lambda g, s, p: subject.update(g, s, p), params, state, params)
+    finally:
+        sys.setprofile(previous)
+    return count
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    """Parameters in a dataclass, as Equinox and others keep them."""
+
+    bias: Any
+    kernel: Any
+
+
+@check(
+    "nested dataclasses work like dicts",
+    "a jax.tree_util.register_dataclass of arrays as parameters",
+)
+def dataclasses_(subject: Subject) -> None:
+    _same_program(subject, lambda tree: {"block": Layer(tree["bias"], Layer(**tree))})
+
+
+@check("flax's FrozenDict works like a dict", "flax.core.freeze(params)")
+def frozen_dict(subject: Subject) -> None:
+    flax_core = _module("flax.core")
+    _same_program(subject, lambda tree: flax_core.freeze({"block": tree}))
+
+
+@check("flax's nnx.State works like a dict", "nnx.State(params)")
+def nnx_state(subject: Subject) -> None:
+    nnx = _module("flax.nnx")
+    _same_program(subject, lambda tree: nnx.State({"block": tree}))
+
+
+def _module(name: str) -> Any:
+    try:
+        return __import__(name, fromlist=["*"])
+    except ModuleNotFoundError:
+        raise DoesNotApply(f"needs {name.partition('.')[0]}") from None
+
+
+def _same_program(subject: Subject, contain: Callable) -> None:
+    """The same leaves, in a container and in a list, must compile to the same program."""
+    tree = random_from({"bias": (3,), "kernel": (4, 3)}, 7)
+    params = contain(tree)
+    gradients = contain(jax.tree.map(jnp.cos, tree))
+    run = subject.run(params, [gradients, gradients])
+    same_structure("the updates", run.updates[0], params)
+    names = [f"{i}/{key[-1]}" for i, key in enumerate(_paths(params))]
+    plain, plain_gradients = (
+        dict(zip(names, jax.tree.leaves(x), strict=True)) for x in (params, gradients)
+    )
+    expected = subject.run(plain, [plain_gradients, plain_gradients])
+    got = [dict(zip(names, jax.tree.leaves(u), strict=True)) for u in run.updates]
+    agree("in this container the updates", got, expected.updates)
+
+
+def _paths(tree: Any) -> list[list[str]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    return [path.removesuffix("/value").split("/") for path in paths]

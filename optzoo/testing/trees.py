@@ -1,0 +1,105 @@
+"""Comparing trees in words a user understands."""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optzoo.testing.check import fail
+
+Tree = Any
+
+
+def agree(what: str, got: Tree, want: Tree, *, rtol: float = 2e-4, atol: float = 1e-9) -> None:
+    """Fails where two trees differ by more than `rtol` times a leaf's largest number.
+
+    Args:
+      what: the first words of the failure, such as "under jit the updates"; then follows what
+        differs from what.
+      got: the tree to judge.
+      want: the tree it must equal.
+      rtol: allowed difference; 0 compares bit for bit.
+      atol: allowed difference of numbers that are all but 0.
+    """
+    same_structure(what, got, want)
+    for (path, x), y in zip(leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        x, y = numbers(x), numbers(y)
+        if rtol == 0:
+            wrong = ~((x == y) | (np.isnan(x) & np.isnan(y)))
+        else:
+            size = np.max(np.abs(y), initial=0, where=np.isfinite(y))
+            close = np.isclose(x, y, rtol=rtol, atol=rtol * size + atol, equal_nan=True)
+            wrong = ~close
+        if wrong.any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            place = f"{path}{list(at)}" if at else path
+            fail(f"{what} differ: {place} is {x[at]:.7g} instead of {y[at]:.7g}")
+
+
+def same_structure(what: str, got: Tree, want: Tree) -> None:
+    """Fails where two trees have different nodes."""
+    ours, theirs = jax.tree.structure(got), jax.tree.structure(want)
+    if operator.ne(ours, theirs):
+        fail(f"{what} have another structure: {_short(ours)} instead of {_short(theirs)}")
+
+
+def same_types(what: str, got: Tree, want: Tree) -> None:
+    """Fails where leaves differ in shape, dtype or weak type, all of which recompile a step."""
+    same_structure(what, got, want)
+    for (path, x), y in zip(leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        x, y = described(x), described(y)
+        if x != y:
+            fail(f"{what} change type: {path} is {x} instead of {y}")
+
+
+def described(leaf: Any) -> str:
+    """Shape and dtype of a leaf, such as "float32[3]", with "weak" where it is."""
+    weak = "weak " if getattr(leaf, "weak_type", False) else ""
+    shape = ",".join(map(str, jnp.shape(leaf)))
+    return f"{weak}{dtype_of(leaf)}[{shape}]"
+
+
+def dtype_of(leaf: Any) -> Any:
+    """The dtype of an array, of its description, or that JAX gives to a number."""
+    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+
+
+def all_finite(what: str, tree: Tree) -> None:
+    """Fails where a tree holds NaN or infinity."""
+    for path, leaf in leaves_with_path(tree):
+        x = numbers(leaf)
+        if not np.isfinite(x).all():
+            fail(f"{what}: {path} has {x[~np.isfinite(x)][0]}")
+
+
+def leaves_with_path(tree: Tree) -> list[tuple[str, Any]]:
+    """Each leaf with its path, such as "['dense']['bias']"; "the value" for a lone leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path) or "the value", leaf) for path, leaf in leaves]
+
+
+def numbers(leaf: Any) -> np.ndarray:
+    """A leaf as a numpy array wide enough to compare; random keys as their bits."""
+    if is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    if array.dtype.kind in "biu":
+        return array.astype(np.float64)
+    return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf holds typed random keys."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """A tree with every leaf in one dtype."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), tree)
+
+
+def _short(structure: Any, width: int = 60) -> str:
+    text = str(structure)
+    return text if len(text) <= width else f"{text[: width - 1]}…"

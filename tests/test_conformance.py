@@ -1,0 +1,24 @@
+"""Every optimizer passes every check of the conformance kit."""
+
+import pytest
+from subjects import subject
+
+import optzoo
+from optzoo.testing import conformance_checks
+
+# These run in tests/test_sharding.py, in processes with as many devices as they need.
+ELSEWHERE = {"sharded_auto", "sharded_explicit", "two_processes"}
+CHECKS = [check for check in conformance_checks if check.name not in ELSEWHERE]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+@pytest.mark.parametrize("name", optzoo.REGISTRY)
+def test_conformance(name, check):
+    check(subject(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", optzoo.REGISTRY)
+def test_ten_thousand_leaves(name):
+    (check,) = (check for check in conformance_checks if check.name == "many_leaves")
+    check(subject(name, leaves=10_000))
