@@ -1,0 +1,58 @@
+"""Every wrapper around every rule that it makes sense for: it trains, and is evaluated well."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import optzoo
+from optzoo.primitives import lookahead, polynomial_average
+from optzoo.registry import Trait
+
+STEPS = 40
+
+
+def names(*unwanted):
+    """The rules without these traits: an average of an average, say, helps nobody."""
+    return [name for name, entry in optzoo.REGISTRY.items() if not entry.traits & {*unwanted}]
+
+
+PLAIN = names(Trait.AVERAGES)
+PAIRS = {
+    "schedule_free": (
+        lambda tx: optzoo.schedule_free(tx, 1e-2),
+        names(Trait.AVERAGES, Trait.SCHEDULED),
+    ),
+    "polynomial_average": (polynomial_average, PLAIN),
+    "lookahead": (lookahead, PLAIN),
+    "master_weights": (optzoo.master_weights, names()),
+    "stochastic_round": (lambda tx: optzoo.stochastic_round(tx, 0), PLAIN),
+}
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "name"),
+    [(wrapper, name) for wrapper, (_, rules) in PAIRS.items() for name in rules],
+)
+def test_pair_trains(wrapper, name):
+    wrap, _ = PAIRS[wrapper]
+    tx = wrap(optzoo.get(name).build(total_steps=STEPS))
+    dtype = jnp.bfloat16 if wrapper in ("master_weights", "stochastic_round") else jnp.float32
+    target = jax.random.normal(jax.random.key(1), (8, 6))
+    start = {"dense": {"kernel": jnp.ones((8, 6), dtype), "bias": jnp.ones(6, dtype)}}
+
+    def loss(params):
+        kernel, bias = (params["dense"][key].astype(jnp.float32) for key in ("kernel", "bias"))
+        return jnp.sum((kernel - target) ** 2) + jnp.sum(bias**2)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    @jax.jit
+    def train(params):
+        (params, state), _ = jax.lax.scan(step, (params, tx.init(params)), length=STEPS)
+        return optzoo.eval_params(state, params)
+
+    assert loss(train(start)) < loss(start)
