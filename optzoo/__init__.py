@@ -45,3 +45,5 @@ from optzoo.primitives.precision import (
     stochastic_round as stochastic_round,
 )
 from optzoo.registry import REGISTRY as REGISTRY, get as get
+
+__version__ = "0.1.0"

@@ -1,6 +1,7 @@
 """Every example runs, briefly, in a process of its own and without a warning."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -16,12 +17,18 @@ CHECKPOINTS = EXAMPLES / "schedule_free_checkpoints.py"
 PROCESSES = EXAMPLES / "multi_process.py"
 
 
+# A few steps are not worth XLA's slower passes.
+QUICKLY = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
 def command(script, *options):
     return [sys.executable, "-W", "error", str(script), *map(str, options)]
 
 
 def run(script, *options):
-    done = subprocess.run(command(script, *options), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command(script, *options), capture_output=True, text=True, timeout=300, env=QUICKLY
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -43,7 +50,9 @@ def test_all_processes_see_the_same_loss():
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     killed = tmp_path / "killed"
-    process = subprocess.Popen(command(CHECKPOINTS, "--steps", 10**9, "--folder", killed))
+    process = subprocess.Popen(
+        command(CHECKPOINTS, "--steps", 10**9, "--folder", killed), env=QUICKLY
+    )
     while not (killed / "50").exists():
         assert process.poll() is None
         time.sleep(0.05)

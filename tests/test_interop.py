@@ -160,8 +160,9 @@ def test_equinox_layout_gives_what_flax_layout_gives(name):
 def test_equinox_trains_and_evaluates():
     model = Convolutional(jax.random.key(0))
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    rate = 0.05
-    tx = optzoo.schedule_free(optzoo.muon(rate, axes=optzoo.torch_axes), rate)
+    rate = 0.2
+    base = optzoo.muon(rate, momentum=0.0, nesterov=False, axes=optzoo.torch_axes)
+    tx = optzoo.schedule_free(base, rate)
     images = jax.random.normal(jax.random.key(1), (16, 2, 5, 5))
     labels = jnp.arange(16) % 3
 
@@ -177,7 +178,7 @@ def test_equinox_trains_and_evaluates():
     start, state = loss(params), tx.init(params)
     for _ in range(60):
         params, state = step(params, state)
-    assert loss(optzoo.eval_params(state, params)) < 0.8 * start
+    assert loss(optzoo.eval_params(state, params)) < 0.5 * start
 
 
 @pytest.mark.parametrize("name", SHAPED)
