@@ -1,10 +1,12 @@
 """Odd quintics a·x + b·x³ + c·x⁵ whose composition brings singular values to 1."""
 
+from typing import Annotated, TypeAlias
+
 import numpy as np
 
-from optzoo.primitives.base import Count, OpenFraction, Positive, checked
+from optzoo.primitives.base import Range, checked
 
-Coefficients = tuple[tuple[float, float, float], ...]
+Coefficients: TypeAlias = tuple[tuple[float, float, float], ...]
 
 KELLER_JORDAN: Coefficients = ((3.4445, -4.7750, 2.0315),)
 """The original Muon's, one for all steps: singular values land in about [0.68, 1.13]."""
@@ -21,11 +23,11 @@ DION: Coefficients = (
 
 @checked
 def polar_express(
-    steps: Count = 5,
+    steps: Annotated[int, Range("[1, inf)")] = 5,
     *,
-    smallest: OpenFraction = 1e-3,
-    cushion: OpenFraction = 0.02407327424182761,
-    safety: Positive = 1.01,
+    smallest: Annotated[float, Range("(0, 1)")] = 1e-3,
+    cushion: Annotated[float, Range("(0, 1)")] = 0.02407327424182761,
+    safety: Annotated[float, Range("(0, inf)")] = 1.01,
 ) -> Coefficients:
     """The quintics that are optimal one after the other: each makes the largest error smallest.
 
@@ -48,17 +50,17 @@ def polar_express(
     Source: Amsel et al. 2025, arXiv 2505.16932; the defaults are its code's.
     """
     powers = np.array([1, 3, 5])
-    low, high = float(smallest), 1.0
-    found = []
-    for _ in range(steps):
+    low, high = smallest, 1.0
+    found: list[tuple[float, float, float]] = []
+    for step in range(steps):
         p = _nearest_to_one(max(low, cushion * high), high)
-        ends = np.array([[low], [high]]) ** powers @ p
-        p *= 2 / ends.sum()
-        low = 2 * ends[0] / ends.sum()
-        high = 2 - low
-        found.append(p)
-    scales = [np.array(safety, float) ** -powers] * (steps - 1) + [np.ones(3)]
-    return tuple(tuple((p * scale).tolist()) for p, scale in zip(found, scales, strict=True))
+        at_low, at_high = (float(end**powers @ p) for end in (low, high))
+        scale = 2 / (at_low + at_high)
+        low, high = scale * at_low, scale * at_high
+        reach = safety if step < steps - 1 else 1.0
+        a, b, c = (p * scale / reach**powers).tolist()
+        found.append((a, b, c))
+    return tuple(found)
 
 
 def _nearest_to_one(low: float, high: float) -> np.ndarray:
