@@ -1,8 +1,14 @@
-"""The registry as subjects of the conformance kit."""
+"""The registry and the primitives as subjects of the conformance kit."""
 
 import functools
+import inspect
+from typing import Any
+
+import jax
+import optax
 
 import optzoo
+from optzoo import primitives
 from optzoo.registry import Entry, Trait
 from optzoo.testing import Subject, Traits
 
@@ -39,3 +45,49 @@ def subject(name: str, leaves: int = 64) -> Subject:
         leaves=leaves,
         name=name,
     )
+
+
+# What primitives require, by the argument's name.
+REQUIRED: dict[str, Any] = {
+    "base": optax.sgd(0.1),
+    "decay": 0.9,
+    "key": jax.random.key(0),
+    "learning_rate": 0.1,
+    "mask": None,
+    "matrices": optax.sgd(0.1),
+    "noise_decay": 0.9,
+    "rest": optax.sgd(0.01),
+    "tx": optax.adam(0.01),
+    "weight_decay": 0.1,
+}
+# These make one number a leaf, or one for the tree: what an update is multiplied with.
+FACTORS = {"dog_step", "norm_adagrad_step", "rate"}
+# These take branches, and what combines them.
+MERGES = {"merge": optax.tree.add, "merge_leaves": primitives.add}
+
+
+def _makes_a_transformation(function: Any) -> bool:
+    made = inspect.isfunction(function) and inspect.signature(function).return_annotation
+    return isinstance(made, type) and issubclass(made, optax.GradientTransformation)
+
+
+PRIMITIVES = {
+    name: function
+    for name, function in {**vars(primitives), **vars(optzoo)}.items()
+    if _makes_a_transformation(function) and name not in optzoo.REGISTRY
+}
+
+
+@functools.cache
+def primitive_subject(name: str) -> Subject:
+    """The subject of one public function that makes a transformation but is no optimizer."""
+    function = PRIMITIVES[name]
+    if name in MERGES:
+        target = function(MERGES[name], primitives.gradient, optax.adam(0.01))
+        return Subject(target, leaves=64, name=name)
+    parameters = inspect.signature(function).parameters
+    needed = {arg: REQUIRED[arg] for arg, p in parameters.items() if p.default is p.empty}
+    target = functools.partial(function, **needed)
+    if name in FACTORS:
+        target = primitives.merge_leaves(primitives.multiply, primitives.gradient, target())
+    return Subject(target, leaves=64, name=name)

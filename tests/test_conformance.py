@@ -1,7 +1,7 @@
-"""Every optimizer passes every check of the conformance kit."""
+"""Every optimizer and primitive passes every check of the conformance kit."""
 
 import pytest
-from subjects import subject
+from subjects import PRIMITIVES, primitive_subject, subject
 
 import optzoo
 from optzoo.testing import conformance_checks
@@ -15,6 +15,13 @@ CHECKS = [check for check in conformance_checks if check.name not in ELSEWHERE]
 @pytest.mark.parametrize("name", optzoo.REGISTRY)
 def test_conformance(name, check):
     check(subject(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+@pytest.mark.parametrize("primitive", PRIMITIVES)
+def test_primitives_conform(primitive, check):
+    check(primitive_subject(primitive))
 
 
 @pytest.mark.slow

@@ -87,9 +87,10 @@ def test_the_catalogue_derives_from_the_registry_alone():
 
 
 def test_the_package_only_re_exports():
-    docstring, *body = ast.parse(MODULES["optzoo"].read_text("utf-8")).body
+    docstring, *body, version = ast.parse(MODULES["optzoo"].read_text("utf-8")).body
     assert isinstance(docstring, ast.Expr)
     assert all(isinstance(node, ast.ImportFrom) for node in body)
+    assert ast.unparse(version) == f"__version__ = {optzoo.__version__!r}"
 
 
 @pytest.mark.parametrize("module", part("problems"))

@@ -77,7 +77,9 @@ class Subject:
     @cached_property
     def tx(self) -> optax.GradientTransformationExtraArgs:
         """The transformation."""
-        return self.build()
+        # Whichever check asks first may be tracing, and what is kept must outlive its trace.
+        with jax.ensure_compile_time_eval():
+            return self.build()
 
     def build(self, **arguments: Any) -> optax.GradientTransformationExtraArgs:
         """The transformation, with other arguments of the factory where given."""
@@ -130,7 +132,8 @@ class Subject:
     @cached_property
     def gradients(self) -> list[Tree]:
         """The gradients of three steps."""
-        return random_like(self.params, 3)
+        with jax.ensure_compile_time_eval():
+            return random_like(self.params, 3)
 
     @cached_property
     def eager(self) -> Run:

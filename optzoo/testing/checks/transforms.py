@@ -66,14 +66,15 @@ def scan(subject: Subject) -> None:
     "jax.vmap(lambda p, g: tx.update(g, tx.init(p), p)[0])(stacked_params, stacked_grads)",
 )
 def vmap_seeds(subject: Subject) -> None:
-    many = random_like(subject.params, 2, seed=2)
+    seeds = [random_like(subject.params, 3, seed=seed) for seed in (2, 3)]
 
-    def two_steps(params):
-        return subject.run(params, subject.gradients[:2]).updates
+    def two_steps(trees):
+        params, *gradients = trees
+        return subject.run(params, gradients).updates
 
-    together = jax.jit(jax.vmap(two_steps))(_stacked(many))
-    for index, params in enumerate(many):
-        alone = subject.run(params, subject.gradients[:2], step=subject.step).updates
+    together = jax.jit(jax.vmap(two_steps))(_stacked(seeds))
+    for index, (params, *gradients) in enumerate(seeds):
+        alone = subject.run(params, gradients, step=subject.step).updates
         agree("under vmap the updates", _unstacked(together, index), alone)
 
 
