@@ -18,17 +18,23 @@ from optzoo.registry import REGISTRY, Entry, get
 
 
 def table() -> list[dict[str, str]]:
-    """One row an optimizer: its name, idea, memory, year and paper, all as text."""
+    """One row an optimizer: its name, idea, use, memory, year and paper, all as text."""
     return [
         {
             "name": entry.name,
             "idea": entry.summary,
+            "use": _use(entry),
             "memory": memory(entry),
             "year": str(entry.year),
             "paper": entry.url,
         }
         for entry in REGISTRY.values()
     ]
+
+
+def _use(entry: Entry) -> str:
+    """When to use an optimizer: what comes before the first full stop or colon."""
+    return re.split(r"[.:](?: |$)", " ".join(entry.section("When to use").split()))[0]
 
 
 def memory(entry: Entry) -> str:
@@ -74,7 +80,7 @@ def card(name: str) -> str:
       name: a registered name.
 
     Returns:
-      Its idea, rule, defaults, memory, traits, paper, code and BibTeX entry.
+      Its idea, rule, use, defaults, memory, traits, paper, code and BibTeX entry.
 
     Raises:
       ValueError: if no optimizer has that name.
@@ -83,6 +89,9 @@ def card(name: str) -> str:
     defaults = [f"{key} = {_written(value)}" for key, value in entry.defaults.items()]
     parts = {
         "Rule": entry.section("Rule"),
+        "Against Adam": entry.section("Against Adam"),
+        "When to use": entry.section("When to use"),
+        "Tuning": entry.section("Tuning"),
         "Defaults": "\n".join(defaults),
         "State": f"{memory(entry)} numbers for each parameter",
         "Note": "\n".join(sorted(trait.value for trait in entry.traits)),
@@ -113,11 +122,11 @@ def bibtex(entry: Entry) -> str:
 def markdown_table() -> str:
     """The catalogue as a Markdown table."""
     rows = [
-        f"| `{row['name']}` | {row['idea'].replace('|', chr(92) + '|')} | {row['memory']} "
+        f"| `{row['name']}` | {row['idea']} | {row['use']} | {row['memory']} "
         f"| [{row['year']}]({row['paper']}) |"
         for row in table()
     ]
-    head = ["| optimizer | idea | state per parameter | paper |", "|---|---|---|---|"]
+    head = ["| optimizer | idea | when to use | state | paper |", "|---|---|---|---|---|"]
     return "\n".join([*head, *rows])
 
 

@@ -87,6 +87,18 @@ def adago(
       n = min(|g|, gamma);   v² ← v² + n², from v0²
       p ← p − max(eps, learning_rate·n/v)·o − learning_rate·weight_decay·p
 
+    Against Adam:
+      Every singular direction of a matrix takes the same step, whose size AdaGrad finds from the
+      matrix's gradient norms; Adam scales each entry by itself.
+
+    When to use:
+      Muon's cases, when steps should shrink by themselves: without a floor they fall as AdaGrad's
+      do. Not for models with few hidden matrices, where most leaves get plain Adam.
+
+    Tuning:
+      The defaults are what other implementations take for the paper's experiments; keep eps at a
+      hundredth of learning_rate. The paper decays no weights.
+
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
       momentum: decay of the momentum, in [0, 1).

@@ -81,9 +81,20 @@ def adamp(
 
     Rule:
       u = m/(1 − b1^t) / (√(v/(1 − b2^t)) + eps), m and v averages of g and g²
-      cos = |⟨g, p⟩| / (|g|·|p|), the largest over the channels, then over the whole layer
-      if cos < delta/√(numbers in a row):   u ← u − ⟨u, p̂⟩p̂,  r = wd_ratio;   otherwise r = 1
+      cos = |⟨g, p⟩| / (|g|·|p|), its largest over the channels, then over the whole layer
+      if cos < delta/√(numbers per row):   u ← u − ⟨u, p̂⟩p̂,  r = wd_ratio;   otherwise r = 1
       p ← p − learning_rate·(u + r·weight_decay·p)
+
+    Against Adam:
+      It removes the part of the step along the weights where that part only lengthens them, so a
+      normalised layer's effective learning rate does not shrink by the way.
+
+    When to use:
+      Weights under batch or layer normalisation, as in convolutional networks. Not for models
+      without normalisation: the test hardly ever holds, and what runs is AdamW.
+
+    Tuning:
+      AdamW's learning rate and decay; the authors' example has 1e-3 with weight_decay = 1e-2.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
@@ -170,6 +181,18 @@ def sgdp(
       m ← momentum·m + (1 − dampening)·g;   u = m, or g + momentum·m with nesterov
       u projected and r chosen as in adamp; without nesterov, the projected u is kept as m
       p ← p − learning_rate·(u + r·weight_decay/(1 − momentum)·p)
+
+    Against Adam:
+      It is no relation of Adam: SGD with momentum, without the part of the step that only lengthens
+      the weights of normalised layers.
+
+    When to use:
+      Convolutional networks with batch normalisation that SGD trains well. Not for transformers or
+      embeddings, which need a scale for each entry.
+
+    Tuning:
+      SGD's, with momentum = 0.9: the division by 1 − momentum makes the decay as strong as the same
+      number is in SGD. The authors' example has 0.1 with weight_decay = 1e-5.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.

@@ -83,7 +83,19 @@ def ademamix(
       m ← b1·m + (1 − b1)·g;   s ← b3·s + (1 − b3)·g;   v ← b2·v + (1 − b2)·g²
       u = (m/(1 − b1^t) + alpha·s) / (√(v/(1 − b2^t)) + eps)
       p ← p − learning_rate·(u + weight_decay·p)
-      alpha_warmup: alpha·min(1, t/alpha_warmup);   b3_warmup: half-life from b1's to b3's
+      alpha_warmup: alpha·min(1, t/alpha_warmup);   b3_warmup: b3 grows from b1, evenly in half-life
+
+    Against Adam:
+      A second, far slower average of the gradient joins the momentum in the numerator, uncorrected
+      for its start at zero.
+
+    When to use:
+      Long runs, where gradients thousands of steps old still inform. Not for runs of fewer steps
+      than 1/(1 − b3), which end before the slow average has filled.
+
+    Tuning:
+      AdamW's learning rate and decay, with alpha_warmup and b3_warmup the number of steps of the
+      run: without them the first thousands of steps may be unstable.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.

@@ -53,9 +53,23 @@ def diffgrad(
     """Adam with a brake on entries whose gradient barely changes, to settle in minima.
 
     Rule:
-      d = g + weight_decay·p (coupled);   ξ = sigmoid(|d_prev − d|), with d_prev = 0 at first
+      d = g + weight_decay·p;   ξ = sigmoid(|d_prev − d|), with d_prev = 0 at first
       u = ξ·m·√(1 − b2^t)/(1 − b1^t) / (√v + eps), m and v averages of d and d²
-      p ← p − learning_rate·u;   decoupled: d = g and p ← p − learning_rate·(u + weight_decay·p)
+      p ← p − learning_rate·u
+      with decoupled, d = g and p ← p − learning_rate·(u + weight_decay·p)
+
+    Against Adam:
+      Each entry of Adam's step is multiplied by a friction between 1/2 and 1, smallest where the
+      gradient has changed least.
+
+    When to use:
+      Image classifiers like the paper's, with gradients that are not tiny. Not where entries change
+      by much less than 1 between steps: the friction is 1/2 everywhere, and what runs is Adam at
+      half speed.
+
+    Tuning:
+      Adam's learning rate, or up to twice as much. The decay is coupled, as L2 in Adam; set
+      decoupled=True for AdamW's.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.

@@ -60,6 +60,16 @@ def grams(
       u = sign(g)·|m|·√(1 − b2^t)/(1 − b1^t) / (√v + eps), m and v averages of g and g²
       p ← p − learning_rate·(u + weight_decay·p);   an entry with g = 0 only decays
 
+    Against Adam:
+      The momentum decides only how far each entry moves; the present gradient decides which way.
+
+    When to use:
+      In AdamW's place, where momentum overshoots. Not for very noisy gradients: signs are those of
+      one batch, and no average quietens them.
+
+    Tuning:
+      AdamW's learning rate and decay.
+
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
       b1: decay of the first moment, in [0, 1).

@@ -83,6 +83,18 @@ def muon(
       o = orthogonalised u, by Newton–Schulz: its singular values become about 1
       p ← p − learning_rate·(√max(1, out/in)·o + weight_decay·p)
 
+    Against Adam:
+      Every singular direction of a matrix takes the same step, where Adam scales each entry by
+      itself; and it keeps one number a weight instead of two.
+
+    When to use:
+      Hidden layers of transformers and convolutional networks. Not for models that are mostly
+      embeddings, heads and vectors, which get plain Adam.
+
+    Tuning:
+      The default 0.02 is the original's, without decay; with scale="match_rms_adamw" take AdamW's
+      learning rate and weight_decay = 0.1, as Moonlight does.
+
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
       momentum: decay of the momentum, in [0, 1).

@@ -77,9 +77,21 @@ def novograd(
     """Momentum on gradients normalised layer by layer; half of Adam's memory.
 
     Rule:
-      n = |g|² a layer;   v ← n while v is 0, then b2·v + (1 − b2)·n
+      n = |g|² per layer;   v ← n while v is 0, then b2·v + (1 − b2)·n
       d = g/(√(v + eps_root) + eps) + weight_decay·p, times (1 − b1) with grad_averaging
       m ← b1·m + d;   p ← p − learning_rate·m
+
+    Against Adam:
+      The second moment is one number a layer instead of one a weight, and the decay passes through
+      the momentum.
+
+    When to use:
+      Speech and image networks, large batches, and where Adam's second moment does not fit. Not for
+      embeddings with rare rows, which need a scale of their own.
+
+    Tuning:
+      A layer's step has a norm of about learning_rate/(1 − b1) whatever its gradient's, so judge
+      the rate by the weights' norms, not by Adam's rates.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.

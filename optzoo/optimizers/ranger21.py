@@ -149,12 +149,24 @@ def ranger21(
     `eval_params(opt_state, params)`: lookahead's slow weights.
 
     Rule:
-      g ← clipped to agc_clip·|p| a unit, minus its mean a unit, over its standard deviation
+      g ← g clipped to agc_clip·|p| per unit, minus its mean per unit, over its standard deviation
       v ← b2·v + (1 − b2)·g²;   r = √(v/(1 − b2^t));   d = softplus(r + eps)
       m = positive-negative momentum of g;   γ = explore_exploit(learning_rate) at t
       p ← p·(1 − γ·weight_decay/√mean(r²)), the mean over the whole tree
-      p ← p·(1 − 2γ·norm_loss·(1 − 1/|p|)) a unit;   p ← p − γ·m/d
+      p ← p·(1 − 2γ·norm_loss·(1 − 1/|p|)) per unit;   p ← p − γ·m/d
       every lookahead_period steps: p ← slow ← slow + lookahead_alpha·(p − slow)
+
+    Against Adam:
+      Clipping, centralisation and normalisation come before it, two-sided momentum and a softplus
+      inside, two decays, a schedule and lookahead after.
+
+    When to use:
+      Image classifiers of a known run length, with nothing to assemble. Not for runs without a
+      fixed end, outside schedules, or little memory.
+
+    Tuning:
+      Adam's learning rate for the plateau; the decays' defaults are the authors'. Give total_steps
+      in optimizer steps.
 
     Args:
       learning_rate: of the plateau; a number, or a schedule of the number of finished steps.

@@ -60,7 +60,7 @@ def schedule_free(
     resolve.
 
     Rule:
-      z ← z + base's update at z − learning_rate·weight_decay·y
+      z ← z − learning_rate·weight_decay·y + (update of base at z)
       w = (k + 1)^r·(largest learning rate so far)^weight_lr_power, k finished steps;   c = w/Σw
       x ← (1 − c)·x + c·z;   y = b1·x + (1 − b1)·z
 
@@ -117,6 +117,17 @@ def schedule_free_sgd(
       w = (k + 1)^r·(largest γ)^weight_lr_power;   c = w/Σw;   x ← (1 − c)·x + c·z
       y = b1·x + (1 − b1)·z, the parameters in training
 
+    Against Adam:
+      No scale for each entry, and an average of the iterates in place of a schedule.
+
+    When to use:
+      Runs of unknown length that SGD suits: the average is good at any time. Not for models with
+      batch normalisation, unless its statistics are taken anew at the average.
+
+    Tuning:
+      10 to 50 times the learning rate of SGD with momentum, by the authors' experience; warm up;
+      the decay that SGD would get.
+
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
       b1: how far y lies towards x, in (0, 1); it plays the part of momentum.
@@ -172,6 +183,17 @@ def schedule_free_adamw(
       z ← z − γ·(g(y)/(√(v/(1 − b2^(k+1))) + eps) + weight_decay·y), v the average of g²
       w = (k + 1)^r·(largest γ)^weight_lr_power;   c = w/Σw;   x ← (1 − c)·x + c·z
       y = b1·x + (1 − b1)·z, the parameters in training
+
+    Against Adam:
+      An average of the iterates takes the place of both the momentum and the schedule.
+
+    When to use:
+      Runs of unknown length, or models wanted on the way: the average is good at any time. Not for
+      batch normalisation, unless its statistics are taken anew at the average.
+
+    Tuning:
+      1 to 10 times the learning rate of AdamW with a schedule, by the authors' experience; warm up
+      over some hundreds of steps; AdamW's decay.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
@@ -240,6 +262,17 @@ def schedule_free_radam(
       while v cannot be trusted: γ = 0, or with silent_sgd_phase=False plain SGD with learning_rate
       w = (k + 1)^r·(largest γ)^weight_lr_power;   c = w/Σw;   x ← (1 − c)·x + c·z
       y = b1·x + (1 − b1)·z, the parameters in training
+
+    Against Adam:
+      An average of the iterates takes the place of both the momentum and the schedule, and
+      rectification that of the warm-up.
+
+    When to use:
+      As Schedule-Free AdamW, without a warm-up to choose. Not for batch normalisation, unless its
+      statistics are taken anew at the average.
+
+    Tuning:
+      1 to 10 times the learning rate of AdamW with a schedule; AdamW's decay.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.

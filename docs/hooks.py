@@ -1,0 +1,142 @@
+"""Pages that MkDocs makes from the registry: one for each optimizer, and the catalogue."""
+
+import ast
+import re
+import sys
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import maths  # noqa: E402
+
+import optzoo.primitives  # noqa: E402
+from optzoo import catalog  # noqa: E402
+from optzoo.registry import REGISTRY, Entry  # noqa: E402
+
+CATALOGUE, PRIMITIVES = "<!-- catalogue -->", "<!-- primitives -->"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fills the navigation's empty list of optimizers."""
+    for item in config.nav:
+        if "Optimizers" in item:
+            item["Optimizers"] = [{name: f"optimizers/{name}.md"} for name in REGISTRY]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the optimizers' pages."""
+    for entry in REGISTRY.values():
+        source = f"optimizers/{entry.name}.md"
+        files.append(File.generated(config, source, content=page(entry)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts the lists where a page asks for them."""
+    for marker, make in ((CATALOGUE, catalogue), (PRIMITIVES, primitives)):
+        if marker in markdown:
+            markdown = markdown.replace(marker, make())
+    return markdown
+
+
+def catalogue() -> str:
+    """The table of all optimizers, with links to their pages."""
+    rows = [
+        f"| [`{row['name']}`](optimizers/{row['name']}.md) | {row['idea']} | {row['use']} "
+        f"| {row['memory']} |"
+        for row in catalog.table()
+    ]
+    return "\n".join(["| optimizer | idea | when to use | state |", "|---|---|---|---|", *rows])
+
+
+def primitives() -> str:
+    """Directives for mkdocstrings: what optzoo.primitives exports, module by module."""
+    tree = ast.parse(Path(optzoo.primitives.__file__).read_text("utf-8"))
+    return "\n\n".join(
+        f"## {node.module.rpartition('.')[2]}\n\n"
+        f"::: {node.module}\n"
+        "    options:\n"
+        "      show_root_heading: false\n"
+        "      show_root_toc_entry: false\n"
+        f"      members: [{', '.join(alias.name for alias in node.names)}]"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+    )
+
+
+def page(entry: Entry) -> str:
+    """The page of one optimizer as Markdown."""
+    traits = "".join(f"- {trait.value[0].upper()}{trait.value[1:]}.\n" for trait in entry.traits)
+    authors = ", ".join(entry.authors)
+    code = f" [Official code]({entry.code})." if entry.code else " No official code is public."
+    parts = [
+        f"# {entry.name}",
+        f"{entry.summary}.",
+        f"**Against Adam.** {prose(entry, 'Against Adam')}",
+        "## Rule",
+        formula(entry),
+        f"## When to use\n\n{prose(entry, 'When to use')}",
+        f"## Learning rate and decay\n\n{prose(entry, 'Tuning')}",
+        f"## State\n\n{memory(entry)}\n\n{traits}",
+        f"## Options\n\n{options(entry)}",
+        f"## Paper and official code\n\n{prose(entry, 'References')}",
+        f"[{entry.title}]({entry.url}), {authors}, {entry.year}.{code}",
+        f"```bibtex\n{catalog.bibtex(entry)}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def formula(entry: Entry) -> str:
+    """The rule, typeset."""
+    html = maths.rule(entry.section("Rule"), entry.signature.parameters)
+    return (
+        f'<div class="rule">\n{html}\n</div>\n\n'
+        "*p* are the parameters, *g* their gradient, *t* the number of the step, from 1; ← gives "
+        "a variable its new value; the long names are arguments."
+    )
+
+
+def memory(entry: Entry) -> str:
+    """What the state costs beside Adam's."""
+    count = catalog.memory(entry)
+    return (
+        f"{count} number{'' if count == '1' else 's'} for each parameter, measured on the state "
+        "itself; Adam keeps 2."
+    )
+
+
+def prose(entry: Entry, title: str) -> str:
+    """A section of the docstring in one paragraph; arXiv numbers become links."""
+    text = " ".join(entry.section(title).split())
+    text = re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+    return re.sub(r"(?<![\w\"`])(\w+_\w+)(?![\w\"`(.])", r"`\1`", text)
+
+
+def options(entry: Entry) -> str:
+    """The arguments in a table: name, default, what the docstring says."""
+    about = dict(re.findall(r"^(\w+): (.*(?:\n  .*)*)", entry.section("Args"), re.MULTILINE))
+    rows = [
+        f"| `{name}` | {default(parameter)} | {cell(about[name])} |"
+        for name, parameter in entry.signature.parameters.items()
+    ]
+    return "\n".join(["| argument | default | meaning |", "|---|---|---|", *rows])
+
+
+def default(parameter: Any) -> str:
+    return "required" if parameter.default is parameter.empty else f"`{written(parameter.default)}`"
+
+
+def cell(text: str) -> str:
+    text = escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
+    return text[0].upper() + text[1:]
+
+
+def written(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
