@@ -15,6 +15,7 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 README = (EXAMPLES / "README.md").read_text("utf-8")
 CHECKPOINTS = EXAMPLES / "schedule_free_checkpoints.py"
 PROCESSES = EXAMPLES / "multi_process.py"
+SHARDED = EXAMPLES / "fsdp.py"
 
 
 # A few steps are not worth XLA's slower passes.
@@ -34,12 +35,18 @@ def run(script, *options):
 
 
 @pytest.mark.parametrize(
-    "script", sorted({*SCRIPTS} - {CHECKPOINTS, PROCESSES}), ids=lambda script: script.stem
+    "script", sorted({*SCRIPTS} - {CHECKPOINTS, PROCESSES, SHARDED}), ids=lambda script: script.stem
 )
 def test_example_runs(script):
     output = run(script, "--steps", 4)
     assert output
     assert "nan" not in output
+
+
+def test_the_state_stays_sharded():
+    specs = re.findall(r" as (P\(.*\))", run(SHARDED, "--steps", 4))
+    assert len(specs) == 3
+    assert all("'data'" in spec for spec in specs)
 
 
 def test_all_processes_see_the_same_loss():
