@@ -110,10 +110,11 @@ def schedule_free_average(
 
         def move(y, z, u):
             c = share.astype(y.dtype)
-            return c * (z - y) + (1 - b1 * (1 - c)) * u
+            return c * (z - y) + (1 - b1) * (1 - c) * u
 
-        moves = jax.tree.map(move, params, state.z, step)
+        # From the new z, so that nothing needs the old one once it is overwritten.
         z = optax.tree.add(state.z, step)
+        moves = jax.tree.map(move, params, z, step)
         count = optax.safe_increment(state.steps)
         return moves, ScheduleFreeState(
             base_state, decay_state, z, count, weight_sum, max_rate, jnp.asarray(b1, float)

@@ -83,30 +83,30 @@ def remove_radial(
     Returns:
       The update and whether it was projected, as an array that broadcasts against it.
     """
-    result, projected = update, jnp.zeros([], bool)
     if spec is None or not update.size:
-        return result, projected
+        return update, jnp.zeros([], bool)
     spec = spec.resolved(update.ndim)
+    factor, projected = 0.0, False
+    sums = [grad * param, jnp.square(grad), jnp.square(param), update * param]
+    rows = []
+    # One pass over the arrays: a layer's sums are sums of its channels', where the barrier keeps
+    # the compiler from merging both into another pass.
+    for summed in (spec.input, spec.output):
+        sums = jax.lax.optimization_barrier([jnp.sum(x, axis=summed, keepdims=True) for x in sums])
+        rows.append(sums)
     # The channels come last because their projection, where it fires, replaces the layer's.
-    for row in (spec.input + spec.output, spec.input):
-
-        def total(x, row=row):
-            return jnp.sum(x, axis=row, keepdims=True)
-
-        def norm(x, total=total):
-            return root(total(jnp.square(x)))
-
-        numbers = update.size // total(update).size
-        param_norm = norm(param)
-        cosine = jnp.abs(total(grad * param)) / (
-            jnp.maximum(norm(grad), eps) * jnp.maximum(param_norm, eps)
+    for alignment, grad_energy, param_energy, radial in reversed(rows):
+        param_norm = root(param_energy)
+        cosine = jnp.abs(alignment) / (
+            jnp.maximum(root(grad_energy), eps) * jnp.maximum(param_norm, eps)
         )
         others = tuple(axis for axis in range(update.ndim) if axis not in spec.batch)
+        numbers = update.size // param_norm.size
         fires = jnp.max(cosine, axis=others, keepdims=True) < delta / numbers**0.5
-        h = param / (param_norm + eps)
-        result = jnp.where(fires, update - h * total(h * update), result)
+        norm = param_norm + eps
+        factor = jnp.where(fires, radial / norm / norm, factor)
         projected = projected | fires
-    return result, projected
+    return update - factor * param, projected
 
 
 @transformation

@@ -284,11 +284,11 @@ def layer_rms(
 
 
 class PositiveNegativeState(NamedTuple):
-    """The momentum updated on this step and the one updated on the step before."""
+    """Two momenta, one updated on even steps and one on odd steps."""
 
     steps: jax.Array
-    recent: Tree
-    older: Tree
+    even: Tree
+    odd: Tree
 
 
 @transformation
@@ -324,11 +324,26 @@ def positive_negative_momentum(
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
-        older, recent = (cast_like(tree, updates) for tree in (state.older, state.recent))
-        positive = jax.tree.map(lambda g, m: decay**2 * m + (1 - decay**2) * g, updates, older)
+        turn = count % 2 == 0
+        even, odd = (cast_like(tree, updates) for tree in (state.even, state.odd))
+
+        def renewed(g, even, odd):
+            return decay**2 * jnp.where(turn, even, odd) + (1 - decay**2) * g
+
+        positive = jax.tree.map(renewed, updates, even, odd)
+        # Each keeps its place: exchanging them would copy both.
+        even, odd = (
+            jax.tree.map(lambda p, m, mine=mine: jnp.where(mine, p, m), positive, moment)
+            for mine, moment in ((turn, even), (~turn, odd))
+        )
         noise = jnp.sqrt((1 + noise_decay) ** 2 + noise_decay**2)
         norm = noise * (1 - decay ** real(count))
-        out = jax.tree.map(lambda p, n: (2 * p - n) / norm.astype(p.dtype), positive, recent)
-        return out, PositiveNegativeState(count, _stored(positive, dtype), state.recent)
+        out = jax.tree.map(
+            lambda p, e, o: (2 * p - jnp.where(turn, o, e)) / norm.astype(p.dtype),
+            positive,
+            even,
+            odd,
+        )
+        return out, PositiveNegativeState(count, _stored(even, dtype), _stored(odd, dtype))
 
     return optax.GradientTransformation(init, update)
