@@ -5,7 +5,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,16 +155,28 @@ def add_rules(made: argparse.ArgumentParser, default: Sequence[str]) -> None:
 
 def report(rows: Sequence[Row], options: argparse.Namespace) -> None:
     """Prints the rows as a Markdown table and, where asked, writes them as JSON."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(row.get(column)) for column in columns] for row in rows]
-    print(f"{os.cpu_count()} CPU cores, jax {jax.__version__}, optax {optax.__version__}\n")
-    print("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    report_parts({"": rows}, options, list(rows))
+
+
+def report_parts(
+    parts: Mapping[str, Sequence[Row]], options: argparse.Namespace, written: Any = None
+) -> None:
+    """Prints a titled table for each part; writes `written`, or else the parts, as JSON."""
+    print(f"{os.cpu_count()} CPU cores, jax {jax.__version__}, optax {optax.__version__}")
+    for title, rows in parts.items():
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        lines = [columns, ["---"] * len(columns)]
+        lines += [[_cell(row.get(column)) for column in columns] for row in rows]
+        print(f"\n{title}\n" if title else "")
+        print("\n".join("| " + " | ".join(line) + " |" for line in lines))
     if options.json:
-        options.json.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(written or dict(parts), indent=1)
+        options.json.write_text(text + "\n", encoding="utf-8")
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.3g}" if isinstance(value, float) and value < 1000 else f"{value}"
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return str(value)

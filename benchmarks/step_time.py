@@ -1,0 +1,134 @@
+"""Time of one step: optzoo, Optax's counterpart and PyTorch code, called in turn.
+
+    python benchmarks/step_time.py                       every rule; a few minutes
+    python benchmarks/step_time.py --rules muon dog      some rules
+    python benchmarks/step_time.py --seconds 20          more rounds
+
+A step takes gradients and replaces 23 million parameters and the state, whose memory it reuses.
+Ratios are medians over rounds of the time over ours in the same round: above 1, ours is faster.
+PyTorch peers that are not installed are left out (pip install 'optzoo[parity]').
+"""
+
+import importlib
+import statistics
+import sys
+from collections.abc import Callable
+
+import common
+import jax
+
+import optzoo
+
+PEERS = {
+    "adago": "pytorch_optimizer:AdaGO",
+    "adamp": "adamp:AdamP",
+    "ademamix": "pytorch_optimizer:AdEMAMix",
+    "diffgrad": "pytorch_optimizer:DiffGrad",
+    "dog": "dog:DoG",
+    "grams": "grams:Grams",
+    "ldog": "dog:LDoG",
+    "muon": "torch.optim:Muon",
+    "novograd": "pytorch_optimizer:NovoGrad",
+    "ranger21": "ranger21:Ranger21",
+    "schedule_free_adamw": "schedulefree:AdamWScheduleFree",
+    "schedule_free_radam": "schedulefree:RAdamScheduleFree",
+    "schedule_free_sgd": "schedulefree:SGDScheduleFree",
+    "sgdp": "adamp:SGDP",
+}
+"""The authors' code where it can be installed, otherwise torch's own or pytorch_optimizer's."""
+
+SETTINGS = {
+    "Ranger21": {"lr": 1e-3, "num_epochs": 10, "num_batches_per_epoch": 100},
+    "SGDP": {"lr": 0.1},
+    "SGDScheduleFree": {"lr": 1.0},
+}
+"""What a peer must be told; the rest are its defaults."""
+
+
+def jax_step(tx, shapes) -> Callable[[], None]:
+    """One training step at a time, the gradients staying the same."""
+    params = common.filled(shapes, 0, 0.05)
+    gradients = common.filled(shapes, 1, 0.01)
+    # Some states alias the parameters, which cannot be donated twice.
+    state = jax.tree.map(lambda leaf: leaf + 0, tx.init(params))
+    run = common.step(tx)
+
+    def call():
+        nonlocal params, state
+        params, state = jax.block_until_ready(run(params, state, gradients))
+
+    return call
+
+
+def torch_step(target: str, shapes) -> Callable[[], None] | None:
+    """The same in PyTorch; None where the peer is not installed."""
+    module, _, name = target.partition(":")
+    try:
+        import torch
+
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return None
+    torch.manual_seed(0)
+    labelled = zip(
+        jax.tree.leaves(shapes), jax.tree.leaves(optzoo.matrix_labels(shapes)), strict=True
+    )
+    params, matrices, others = [], [], []
+    for leaf, label in labelled:
+        param = torch.nn.Parameter(0.05 * torch.randn(leaf.shape))
+        param.grad = 0.01 * torch.randn(leaf.shape)
+        params.append(param)
+        (matrices if label == "matrix" else others).append(param)
+    settings = SETTINGS.get(name, {})
+    if target == "torch.optim:Muon":
+        parts = [torch.optim.Muon(matrices), torch.optim.AdamW(others)]
+    elif name == "AdaGO":
+        groups = [{"params": matrices, "use_muon": True}, {"params": others, "use_muon": False}]
+        parts = [factory(groups)]
+    else:
+        parts = [factory(params, **settings)]
+    for part in parts:
+        if module == "schedulefree":
+            part.train()
+
+    def call():
+        for part in parts:
+            part.step()
+
+    return call
+
+
+def rows_of(name: str, shapes, seconds: float) -> common.Row:
+    """The row of one rule."""
+    contestants = {"optzoo": jax_step(common.ours(name), shapes)}
+    if name in common.COUNTERPARTS:
+        contestants["optax"] = jax_step(common.COUNTERPARTS[name](), shapes)
+    peer = torch_step(PEERS[name], shapes) if name in PEERS else None
+    if peer:
+        contestants["torch"] = peer
+    times = common.paired(contestants, seconds)
+    own = times["optzoo"]
+    low, _, high = statistics.quantiles(own, n=4)
+    row: common.Row = {"rule": name, "rounds": len(own)}
+    row |= {f"{who} ms": 1e3 * statistics.median(spent) for who, spent in times.items()}
+    row["spread"] = (high - low) / statistics.median(own)
+    row |= {f"{who} / optzoo": common.ratio(times[who], own) for who in times if who != "optzoo"}
+    if peer:
+        row["PyTorch code"] = PEERS[name]
+    print(name, file=sys.stderr)
+    return row
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--seconds", type=float, default=3, help="a rule, at least; 3 by default")
+    parser.add_argument("--blocks", type=int, default=6, help="of the model; 6 by default")
+    parser.add_argument("--width", type=int, default=512, help="of the model; 512 by default")
+    common.add_rules(parser, list(optzoo.REGISTRY))
+    options = parser.parse_args()
+    shapes = common.model(options.blocks, options.width)
+    common.report([rows_of(name, shapes, options.seconds) for name in options.rules], options)
+
+
+if __name__ == "__main__":
+    main()
