@@ -29,5 +29,10 @@ A problem of your own is a `Problem`, or a function that returns one. In `mine.p
 Then `optzoo compare --problems mine:line,digits` compares on it.
 '''
 
-from optzoo.problems import classification as classification, functions as functions, text as text
+# The order of the families, which users see.
+from optzoo.problems import landscapes as landscapes  # isort: skip
+from optzoo.problems import stochastic as stochastic  # isort: skip
+from optzoo.problems import vision as vision  # isort: skip
+from optzoo.problems import sequences as sequences  # isort: skip
+from optzoo.problems import half as half  # isort: skip
 from optzoo.problems.base import PROBLEMS as PROBLEMS, Problem as Problem, problem as problem

@@ -11,9 +11,10 @@ import jax
 Params = Any
 Batch = Any
 Scalar = jax.Array
+Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Something to minimise; it knows nothing of any optimizer.
 
@@ -29,6 +30,10 @@ class Problem:
         "accuracy", are reported beside it.
       steps: how many steps a run takes unless the user says otherwise.
       target: the problem counts as solved at or below this validation loss.
+      solution: parameters with the lowest possible loss, where they are known.
+      lowest: the loss there.
+      box: (left, right, bottom, top) of the part of the plane to draw paths in, for a problem
+        whose parameters are {"point": (x, y)} and whose `evaluate` reports "x" and "y".
       name: how users call it. Default: the name of the function or variable that holds it.
       summary: one line of plain words.
     """
@@ -39,29 +44,70 @@ class Problem:
     steps: int
     target: float
     batch: Callable[[jax.Array], Batch] = lambda key: key
+    solution: Params = None
+    lowest: float = 0.0
+    box: Box | None = None
     name: str = ""
     summary: str = ""
 
 
-PROBLEMS: dict[str, Callable[[], Problem]] = {}
+@dataclass(frozen=True)
+class Declared:
+    """A problem that ships with optzoo; calling it loads its data and builds it.
+
+    Attributes:
+      name: how users call it.
+      group: the family that users can ask for as a whole.
+      default: whether it belongs to a comparison that names no problems.
+      factory: what builds it.
+    """
+
+    name: str
+    group: str
+    default: bool
+    factory: Callable[[], Problem]
+
+    @property
+    def description(self) -> str:
+        """The factory's docstring: what it is, where it comes from, what it tells apart."""
+        return inspect.getdoc(self.factory) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the description, without its full stop."""
+        return self.description.partition("\n")[0].rstrip(".")
+
+    def __call__(self) -> Problem:
+        return dataclasses.replace(self.factory(), name=self.name, summary=self.summary)
 
 
-def problem(factory: Callable[[], Problem]) -> Callable[[], Problem]:
-    """Registers a function that returns a problem, under the function's own name.
+PROBLEMS: dict[str, Declared] = {}
 
-    The function runs only when somebody asks for the problem: data and models load then. The
-    problem's summary is the first line of the function's docstring.
+
+def problem(
+    group: str, *, default: bool = False
+) -> Callable[[Callable[[], Problem]], Callable[[], Problem]]:
+    """Registers the function it decorates, which returns a problem, under the function's name.
+
+    Args:
+      group: the family of problems that it belongs to.
+      default: whether a comparison that names no problems includes it.
 
     Raises:
       ValueError: if the name is taken.
     """
-    name = factory.__name__
+
+    def register(factory: Callable[[], Problem]) -> Callable[[], Problem]:
+        declare(factory.__name__, group, factory, default=default)
+        return factory
+
+    return register
+
+
+def declare(
+    name: str, group: str, factory: Callable[[], Problem], *, default: bool = False
+) -> None:
+    """Registers a factory under any name; see `problem`."""
     if name in PROBLEMS:
         raise ValueError(f"a problem named {name!r} is registered already")
-    summary = (inspect.getdoc(factory) or "").partition("\n")[0].rstrip(".")
-
-    def build() -> Problem:
-        return dataclasses.replace(factory(), name=name, summary=summary)
-
-    PROBLEMS[name] = build
-    return build
+    PROBLEMS[name] = Declared(name, group, default, factory)
