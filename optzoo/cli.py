@@ -1,11 +1,12 @@
 """The command `optzoo`."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-EXTRA = {"flax", "pandas", "plotly", "rich", "sklearn", "typer"}
+EXTRA = {"flax", "matplotlib", "pandas", "plotly", "rich", "sklearn", "typer"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,15 +56,30 @@ def _app(command: str) -> Any:
         ] = None,
         problems: Annotated[
             str | None,
-            typer.Option(help="Comma-separated names or package.module:problem.  [default: all]"),
+            typer.Option(
+                help="Comma-separated names, groups or package.module:problem; see `optzoo list "
+                "--problems`.  [default: four quick ones]"
+            ),
         ] = None,
+        everything: Annotated[bool, typer.Option("--all", help="All problems.")] = False,
         lrs: Annotated[
             str | None,
             typer.Option(
                 help="Comma-separated learning rates (0.001,0.01), or multiples of each rule's own "
-                "default (x0.1,x1,x10).  [default: x0.1,x0.316,x1,x3.16,x10, and once as many "
-                "again on the side where the best is the outermost]"
+                "default (x0.1,x1,x10).  [default: x0.1,x0.316,x1,x3.16,x10]. A grid of multiples "
+                "grows on the side where the best is the outermost, up to three times."
             ),
+        ] = None,
+        schedule: Annotated[
+            str,
+            typer.Option(
+                help="constant, cosine (after a linear warm-up) or both, comma-separated; a rule "
+                "that owns its schedule keeps it."
+            ),
+        ] = "constant",
+        weight_decay: Annotated[
+            float | None,
+            typer.Option(help="Held for every rule that has it.  [default: each rule's own]"),
         ] = None,
         seeds: Annotated[int, typer.Option(help="Seeds for every learning rate.")] = 3,
         steps: Annotated[
@@ -72,51 +88,95 @@ def _app(command: str) -> Any:
         out: Annotated[
             Path, typer.Option(help="Folder for the results; a repeated command resumes there.")
         ] = out_default,
+        coordinator: Annotated[
+            str | None,
+            typer.Option(
+                help="Share the runs among processes that all got this command: the first one's "
+                "host:port, with --processes and --process; or auto on SLURM, MPI and TPU pods."
+            ),
+        ] = None,
+        processes: Annotated[int | None, typer.Option(help="How many processes.")] = None,
+        process: Annotated[int | None, typer.Option(help="Which of them, from 0.")] = None,
     ) -> None:
         """Compare optimizers on problems, and write a report."""
-        from optzoo.compare import Grid, UserError, report, run, terminal
+        from optzoo.compare import Grid, UserError, machine, report, run, terminal
 
         try:
-            with terminal.Reporter() as reporter:
+            machine.join(coordinator, processes, process)
+            machine.cache_compilations()
+            with terminal.Reporter(machine.leads()) as reporter:
                 results = run(
+                    ["all"] if everything else _split(problems),
                     _split(optimizers),
-                    _split(problems),
                     lrs=None if lrs is None else Grid.parse(lrs),
+                    schedules=_split(schedule) or [],
+                    weight_decay=weight_decay,
                     seeds=seeds,
                     steps=steps,
                     out=out,
                     command=command,
                     progress=reporter,
                 )
+            if not machine.leads():
+                return
             page, table = report.write(results, out)
         except UserError as error:
             _fail(str(error))
         except KeyboardInterrupt:
-            print("optzoo: stopped; the same command resumes", file=sys.stderr)
-            sys.exit(130)
+            print("optzoo: stopped; the same command resumes", file=sys.stderr, flush=True)
+            # What still computes is not waited for: the store holds whatever is finished.
+            os._exit(130)
         terminal.show_results(results)
         print(page, table, out, sep="\n")
 
     @app.command("report")
     def report_command(
         folder: Annotated[Path, typer.Argument(help="The output folder of a comparison.")],
+        other: Annotated[
+            Path | None, typer.Argument(help="Another one, to be shown in the same report.")
+        ] = None,
+        csv: Annotated[Path | None, typer.Option(help="Also write all runs to this file.")] = None,
+        parquet: Annotated[
+            Path | None, typer.Option(help="The same as Parquet (needs pyarrow).")
+        ] = None,
+        json: Annotated[Path | None, typer.Option(help="The same as JSON records.")] = None,
+        png: Annotated[
+            Path | None, typer.Option(help="Also draw every chart as a PNG into this folder.")
+        ] = None,
     ) -> None:
-        """Write a comparison's report again from its stored results."""
-        from optzoo.compare import Results, UserError, report
+        """Write a comparison's report again from its stored results, or that of two together."""
+        from optzoo.compare import Results, UserError, export, report
 
         try:
-            paths = report.write(Results.load(folder), folder)
+            results = Results.load(folder)
+            if other is None:
+                paths = [*report.write(results, folder)]
+            else:
+                paths = [report.write_both(results, Results.load(other), folder, other)]
+            paths += export.write(results, csv=csv, parquet=parquet, json=json, png=png)
         except UserError as error:
             _fail(str(error))
         print(*paths, folder, sep="\n")
 
     @app.command("list")
-    def list_command() -> None:
-        """List the optimizers: idea, memory, year and paper."""
+    def list_command(
+        problems: Annotated[
+            bool, typer.Option("--problems", help="The problems to compare on instead.")
+        ] = False,
+    ) -> None:
+        """List the optimizers: idea, memory, year and paper; or the problems."""
         from optzoo import catalog
         from optzoo.compare.terminal import show_table
+        from optzoo.problems import PROBLEMS
 
-        show_table(catalog.table())
+        if problems:
+            rows = [
+                {"name": one.name, "group": one.group, "what it is": one.summary}
+                for one in PROBLEMS.values()
+            ]
+        else:
+            rows = catalog.table()
+        show_table(rows)
 
     @app.command("show")
     def show(

@@ -2,5 +2,5 @@
 
 from optzoo.compare.errors import UserError as UserError
 from optzoo.compare.grid import Grid as Grid
-from optzoo.compare.results import Results as Results
+from optzoo.compare.results import Results as Results, results as results
 from optzoo.compare.runner import Progress as Progress, run as run

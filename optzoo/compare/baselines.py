@@ -21,6 +21,12 @@ def unpublished(factory: Factory) -> Entry:
     )
 
 
+def warmup_cosine(learning_rate: Any, total_steps: int) -> optax.Schedule:
+    """A linear warm-up over the first tenth of a run, then cosine decay to zero."""
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, total_steps // 10), total_steps)
+    return lambda step: learning_rate * shape(step)
+
+
 def sgd(learning_rate: Any = 0.1, *, momentum: Any = 0.9):
     """Gradient descent with heavy-ball momentum."""
     return optax.sgd(learning_rate, momentum)
@@ -31,15 +37,16 @@ def adam(learning_rate: Any = 1e-3):
     return optax.adam(learning_rate)
 
 
-def adamw(learning_rate: Any = 1e-3, *, total_steps: int):
+def adamw(learning_rate: Any = 1e-3, *, weight_decay: Any = 1e-4, total_steps: int):
     """AdamW with a linear warm-up over the first tenth and cosine decay to zero."""
-    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, total_steps // 10), total_steps)
-    return optax.adamw(lambda step: learning_rate * shape(step))
+    return optax.adamw(warmup_cosine(learning_rate, total_steps), weight_decay=weight_decay)
 
 
-def lion(learning_rate: Any = 1e-4):
+def lion(learning_rate: Any = 1e-4, *, weight_decay: Any = 1e-3):
     """Lion: the sign of an interpolation between momentum and gradient."""
-    return optax.lion(learning_rate)
+    return optax.lion(learning_rate, weight_decay=weight_decay)
 
 
 BASELINES = {factory.__name__: unpublished(factory) for factory in (sgd, adam, adamw, lion)}
+# What times to the target are told against.
+REFERENCE = adamw.__name__

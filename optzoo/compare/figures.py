@@ -21,29 +21,34 @@ def colours(results: Results) -> dict[str, str]:
     return dict(zip(results.ranking["optimizer"], PALETTE, strict=False))
 
 
-def loss_curves(results: Results, problem: str) -> dict[str, Any]:
+def loss_curves(results: Results, problem: str, *, clock: bool = False) -> dict[str, Any]:
     """Validation loss against steps, everybody at its own best learning rate.
 
-    The best-ranked optimizers are coloured and named at the end of their lines, with a band that
-    spans the seeds; the others are grey, and tell their names under the pointer.
+    With `clock`, against the seconds that the steps take. The best-ranked optimizers are coloured
+    and named at the end of their lines, with a band that spans the seeds; the others are grey, and
+    tell their names under the pointer.
     """
     steps = results.about["problems"][problem]["checkpoints"]
     table = results.table[results.table["problem"] == problem].set_index("optimizer")
     lines: dict[str, np.ndarray] = {}
     for name, rate in table["learning_rate"].items():
-        runs = results.runs[problem, name]
+        runs = results.grids[problem, name].runs
         lines[name] = np.asarray([r.curves["loss"] for r in runs if r.rate == rate], float)
     losses = np.concatenate(list(lines.values()))
     traces = []
     for name, curves in lines.items():
         title = f"{name}, learning rate {table['learning_rate'][name]:.3g}"
-        traces.append((name, title, steps, np.median(curves, axis=0), curves))
-    axis = {"title": {"text": "steps"}, "range": [0, steps[-1]]}
+        pace = results.grids[problem, name].step_seconds if clock else 1
+        x = [float(f"{step * pace:.4g}") for step in steps]
+        if np.isfinite(pace):
+            traces.append((name, title, x, np.median(curves, axis=0), curves))
+    unit = "seconds of training a run, runs side by side" if clock else "steps"
+    longest = max((x[-1] for _, _, x, _, _ in traces), default=1)
+    axis = {"title": {"text": unit}, "range": [0, longest]}
     start = float(np.nanmax(losses[:, 0]))
     figure, ends = _figure(results, problem, traces, axis, losses, start)
-    figure["layout"]["annotations"] = _labels(ends, figure["layout"]["yaxis"]["range"])
-    widest = max((len(end[1]) for end in ends), default=0)
-    figure["layout"]["margin"]["r"] = 12 + LETTER_WIDTH * widest
+    figure["layout"]["annotations"] = end_labels(ends, figure["layout"]["yaxis"]["range"])
+    figure["layout"]["margin"]["r"] = label_room(ends)
     return figure
 
 
@@ -114,7 +119,7 @@ def _figure(
         drawn.append(
             {
                 "x": x,
-                "y": _plain(np.maximum(y, FLOOR) if logarithmic else y),
+                "y": plain(np.maximum(y, FLOOR) if logarithmic else y),
                 "mode": "lines",
                 "name": name,
                 "line": {"color": colour or "$muted", "width": 2.25 if colour else 1},
@@ -145,7 +150,7 @@ def _figure(
     return figure, ends
 
 
-def _labels(ends: list[tuple[float, str, str]], span: list[float]) -> list[dict[str, Any]]:
+def end_labels(ends: list[tuple[float, str, str]], span: list[float]) -> list[dict[str, Any]]:
     """Names at the ends of lines, pushed apart until they no longer overlap."""
     gap = (span[1] - span[0]) * LABEL_HEIGHT / (HEIGHT - 52)
     ends = sorted(ends)
@@ -171,6 +176,11 @@ def _labels(ends: list[tuple[float, str, str]], span: list[float]) -> list[dict[
     ]
 
 
+def label_room(ends: list[tuple[float, str, str]]) -> int:
+    """The width that `end_labels` need beside a chart."""
+    return 12 + LETTER_WIDTH * max((len(end[1]) for end in ends), default=0)
+
+
 def _band(x: list, every: np.ndarray, colour: str) -> dict[str, Any]:
     """The span of all seeds as a shaded outline."""
     inside = np.isfinite(every).all(axis=0)
@@ -178,7 +188,7 @@ def _band(x: list, every: np.ndarray, colour: str) -> dict[str, Any]:
     steps = np.asarray(x)[inside]
     return {
         "x": np.concatenate([steps, steps[::-1]]).tolist(),
-        "y": np.concatenate([high, low[::-1]]).tolist(),
+        "y": plain(np.concatenate([high, low[::-1]])),
         "mode": "lines",
         "fill": "toself",
         "line": {"width": 0, "color": colour},
@@ -202,6 +212,6 @@ def _decades(low: float, high: float) -> dict[str, Any]:
     return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
-def _plain(values: np.ndarray) -> list[float | None]:
-    """JSON knows no infinity."""
-    return [float(value) if np.isfinite(value) else None for value in values]
+def plain(values: np.ndarray) -> list[float | None]:
+    """Values as JSON has them: five digits, and no infinity."""
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]

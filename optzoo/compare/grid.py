@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from optzoo.compare.errors import UserError
 
 FALLBACK = 1e-3
+MAX_GROWTH = 3
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,19 @@ class Grid:
         return [_tidy(default * value) if self.relative else value for value in self.values]
 
     def beyond(self, rates: Sequence[float], best: float) -> list[float]:
-        """As many rates again on the side where `best` is the outermost; none if it is inside.
+        """As many rates as `values` on the side where `best` is the outermost of `rates`.
 
-        Only a relative grid grows: whoever lists learning rates gets exactly those.
+        None if it is inside, or if the grid has grown `MAX_GROWTH` times already. Only a relative
+        grid grows: whoever lists learning rates gets exactly those.
         """
-        if not self.relative or len(rates) < 2 or best not in (rates[0], rates[-1]):
+        count = len(self.values)
+        grown = len(rates) // count - 1
+        if not self.relative or count < 2 or best not in (rates[0], rates[-1]):
             return []
-        ratio = (rates[-1] / rates[0]) ** (1 / (len(rates) - 1))
-        up = best == rates[-1]
-        powers = range(1, len(rates) + 1) if up else range(-len(rates), 0)
+        if grown >= MAX_GROWTH:
+            return []
+        ratio = (self.values[-1] / self.values[0]) ** (1 / (count - 1))
+        powers = range(1, count + 1) if best == rates[-1] else range(-count, 0)
         return [_tidy(best * ratio**power) for power in powers]
 
 

@@ -1,6 +1,7 @@
 """What a run was worth, and which differences between optimizers are more than chance."""
 
 from collections.abc import Mapping, Sequence
+from math import comb
 
 import numpy as np
 
@@ -66,6 +67,105 @@ def ranks(samples: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 def usable(start: float, finals: Sequence[float]) -> int:
     """How many learning rates come within a tenth of the best one's progress from the start."""
-    progress = start - np.asarray(finals, float)
-    best = progress[np.isfinite(progress)].max(initial=0.0)
-    return int((progress >= USABLE * best).sum()) if best > 0 else 0
+    shares = start - np.asarray(finals, float)
+    best = shares[np.isfinite(shares)].max(initial=0.0)
+    return int((shares >= USABLE * best).sum()) if best > 0 else 0
+
+
+def progress(losses: np.ndarray, start: float, lowest: float, target: float) -> np.ndarray:
+    """How much of the way from the start was made: 0 at the start or diverged, 1 at the end of it.
+
+    The way ends at the lowest loss that anybody reached, or at a tenth of the target if that is
+    higher, since nobody cares for the difference. Positive losses count as logarithms.
+
+    Args:
+      losses: any shape.
+      start: the loss before training.
+      lowest: the lowest loss that anybody reached.
+      target: the loss at which the problem counts as solved.
+    """
+    values, end = np.asarray(losses, float), lowest
+    if lowest >= 0 and start > 0 and target > 0:
+        end = float(np.log(max(lowest, target / 10)))
+        values, start = np.log(np.maximum(values, TINY)), float(np.log(start))
+    share = (start - values) / max(start - end, TINY)
+    return np.clip(np.where(np.isfinite(values), share, 0.0), 0.0, 1.0)
+
+
+def expected_best(choice: Sequence[float], worth: Sequence[float]) -> np.ndarray:
+    """What to expect of the best of k random trials, for every k.
+
+    Args:
+      choice: what decides which trial is the best, lowest first, one a trial.
+      worth: what each trial is then worth.
+
+    Returns:
+      For k = 1, 2, ... the expectation over all ways to draw k different trials.
+    """
+    order = np.argsort(np.asarray(choice, float), kind="stable")
+    values, count = np.asarray(worth, float)[order], len(order)
+    # The i-th best wins if it is drawn and the other k - 1 come from those behind it.
+    return np.array(
+        [
+            sum(values[i] * comb(count - 1 - i, k - 1) for i in range(count)) / comb(count, k)
+            for k in range(1, count + 1)
+        ]
+    )
+
+
+def profile(steps: Mapping[str, np.ndarray], factors: np.ndarray) -> dict[str, np.ndarray]:
+    """Dolan and Moré's performance profiles.
+
+    Args:
+      steps: name -> steps to the target, one an instance; NaN where it was never reached.
+      factors: multiples of the fewest steps that anybody took.
+
+    Returns:
+      name -> the share of instances that it solved within each factor.
+    """
+    table = np.array([np.where(np.isnan(values), np.inf, values) for values in steps.values()])
+    fewest = np.maximum(table.min(axis=0), 1.0)
+    # Nobody's time over nobody's time is nobody's success.
+    ratios = np.divide(table, fewest, out=np.full(table.shape, np.inf), where=np.isfinite(table))
+    shares = (ratios[:, None, :] <= factors[None, :, None]).mean(axis=2)
+    return dict(zip(steps, shares, strict=True))
+
+
+def bootstrap(
+    problems: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]], resamples: int = 1000
+) -> dict[str, np.ndarray]:
+    """Mean ranks over the problems, as they come out when the seeds are drawn anew.
+
+    In each resample every optimizer's learning rate is chosen anew, by the validation losses of
+    the seeds drawn, and the test losses of the same seeds are ranked; so the spread includes the
+    luck of the choice. Losses that are not finite are infinitely bad.
+
+    Args:
+      problems: for each problem, name -> validation and test losses, each of shape (rates, seeds).
+      resamples: how many times to draw.
+
+    Returns:
+      name -> its mean ranks over the problems that it took part in, shape (resamples,).
+    """
+    rng = np.random.default_rng(0)
+    collected: dict[str, list[np.ndarray]] = {}
+    for samples in problems:
+        seeds = next(iter(samples.values()))[0].shape[1]
+        drawn = rng.integers(seeds, size=(resamples, seeds))
+        tests = np.stack([_tests(*losses, drawn) for losses in samples.values()])
+        better = (tests[None, :] < tests[:, None]).sum(axis=1)
+        equal = (tests[None, :] == tests[:, None]).sum(axis=1)
+        for name, placed in zip(samples, better + (equal + 1) / 2, strict=True):
+            collected.setdefault(name, []).append(placed)
+    return {name: np.mean(placed, axis=0) for name, placed in collected.items()}
+
+
+def _tests(validation: np.ndarray, test: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """The test loss of each resample, at the rate that its validation losses choose."""
+    bad = ~np.isfinite(test)
+    positive = bool((test[~bad] >= 0).all())
+    scale = np.log(np.maximum(test, TINY)) if positive else test
+    scale = np.where(bad, np.inf, scale)
+    means = np.where(np.isfinite(validation), validation, np.inf)[:, drawn].mean(axis=2)
+    best = means.argmin(axis=0)
+    return scale[best[:, None], drawn].mean(axis=1)

@@ -8,12 +8,19 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from optzoo.compare import pairing
+from optzoo.compare.baselines import REFERENCE
+from optzoo.compare.errors import UserError
 from optzoo.compare.figures import colours, loss_curves, rate_curves
+from optzoo.compare.grid import MAX_GROWTH
+from optzoo.compare.overall import budget_chart, profile_chart, ranking_chart, speed_chart
+from optzoo.compare.paths import path_chart
 from optzoo.compare.results import Results
 from optzoo.compare.verdict import verdict
 
@@ -23,6 +30,9 @@ def write(results: Results, folder: str | Path) -> tuple[Path, Path]:
 
     Returns:
       The paths of both.
+
+    Raises:
+      UserError: where they cannot be written.
     """
     page, table = Path(folder) / "report.html", Path(folder) / "results.csv"
     _replace(table, results.frame.to_csv(index=False))
@@ -30,19 +40,52 @@ def write(results: Results, folder: str | Path) -> tuple[Path, Path]:
     return page, table
 
 
-def html(results: Results) -> str:
-    """The whole page."""
-    figures, sections = {}, []
+def write_both(first: Results, second: Results, folder: Path, other: Path) -> Path:
+    """Writes the report of two comparisons together into the first one's folder.
+
+    Raises:
+      UserError: where it cannot be written, or they measured different things.
+    """
+    names = folder.resolve().name, other.resolve().name
+    page = folder / f"report-with-{names[1]}.html"
+    _replace(
+        page, html(pairing.merged(first, second, names), pairing.changes(first, second, names))
+    )
+    return page
+
+
+def html(results: Results, changes: list[list[str]] | None = None) -> str:
+    """The whole page.
+
+    Args:
+      results: what it shows.
+      changes: rows of `pairing.changes`, header first, where it shows two comparisons.
+    """
+    figures: dict[str, Any] = {
+        "ranking": ranking_chart(results),
+        "profile": profile_chart(results),
+        "budget": budget_chart(results),
+    }
+    if results.against_reference("steps_to_target").notna().any(axis=None):
+        figures["speed"] = speed_chart(results)
+    sections = []
     for i, problem in enumerate(results.problems):
         figures[f"loss-{i}"] = loss_curves(results, problem)
+        figures[f"clock-{i}"] = loss_curves(results, problem, clock=True)
         figures[f"rate-{i}"] = rate_curves(results, problem)
-        sections.append(_section(results, problem, i))
+        if path := path_chart(results, problem):
+            figures[f"path-{i}"] = path
+        sections.append(_section(results, problem, i, drawn="path" if path else ""))
     first, *rest = verdict(results)
     template = Template((files("optzoo.compare") / "template.html").read_text("utf-8"))
+    links = [f'<a href="#problem-{i}">{escape(p)}</a>' for i, p in enumerate(results.problems)]
     return template.substitute(
         lead=escape(first),
         verdict="".join(f"<li>{escape(sentence)}</li>" for sentence in rest),
+        navigation="".join(links),
+        changes=_changes(changes),
         ranking=_ranking(results),
+        charts="".join(_chart(*CHARTS[name]) for name in CHARTS if name in figures),
         sections="".join(sections),
         protocol=_protocol(results),
         date=escape(results.about["date"]),
@@ -51,17 +94,76 @@ def html(results: Results) -> str:
     )
 
 
+CHARTS = {
+    "ranking": (
+        ["ranking"],
+        "Rank averaged over the problems. Dot: the mean over resamples of the seeds; bar: nine of "
+        "ten of them. Bars that overlap much are ties.",
+    ),
+    "speed": (
+        ["speed"],
+        f"How many times fewer steps than {REFERENCE} to each problem's target, at everybody's "
+        "best learning rate. A dot for each problem that both solve; bar: geometric mean.",
+    ),
+    "profile": (
+        ["profile"],
+        "Performance profile: the share of problems and seeds whose target is reached within a "
+        "multiple of the steps of whoever is fastest there. Higher is better.",
+    ),
+    "budget": (
+        ["budget"],
+        "What tuning buys: the share of the possible progress to expect of the best of so many "
+        "learning rates, drawn at random from those tried. Flat and high is easy to tune.",
+    ),
+}
+
+
+def _chart(names: list[str], caption: str) -> str:
+    """A figure; of several charts one is shown, and buttons choose which."""
+    buttons = ""
+    if len(names) > 1:
+        buttons = "".join(
+            f'<button type="button" data-chart="{name}" aria-pressed="{str(not i).lower()}">'
+            f"{SWITCHES[name.partition('-')[0]]}</button>"
+            for i, name in enumerate(names)
+        )
+    return (
+        f"<figure><figcaption>{escape(caption)}</figcaption>"
+        f'<div class="switch">{buttons}</div>'
+        f'<div class="chart" id="{names[0]}" data-shows="{names[0]}"></div></figure>'
+    )
+
+
+SWITCHES = {"loss": "steps", "clock": "seconds"}
+
+
+def _changes(rows: list[list[str]] | None) -> str:
+    if rows is None:
+        return ""
+    head, *body = rows
+    cells = [[escape(cell) for cell in row] for row in body]
+    table = _table(head, cells) if cells else "<p>They share no pair of optimizer and problem.</p>"
+    return f"<h2>What changed</h2>{table}"
+
+
 def _ranking(results: Results) -> str:
     problems, palette = results.problems, colours(results)
     table = results.table.set_index(["optimizer", "problem"])
-    head = ["", "optimizer", "mean rank", "at default rate", "usable rates", "diverged", *problems]
+    head = ["place", "optimizer", "mean rank", "at default rate", "solved", f"speed vs {REFERENCE}"]
+    head += ["step cost", "state", "usable rates", "diverged", *problems]
+    places = results.ranking["place"].value_counts()
     rows = []
-    for place, row in enumerate(results.ranking.itertuples(), 1):
+    for row in results.ranking.itertuples():
+        tie = "=" if places[row.place] > 1 else ""
         cells = [
-            str(place),
+            f"{row.place}{tie}",
             _name(row.optimizer, palette),
-            f"{row.rank:.1f}",
+            f"{row.rank:.1f} <small>({row.rank_low:.1f}–{row.rank_high:.1f})</small>",
             _number(row.rank_untuned, ".1f"),
+            f"{row.solved:.0%}",
+            _number(row.speed, ".2g", "×"),
+            _number(row.step_cost, ".2g", "×"),
+            _number(row.state_ratio, ".1f", "×"),
             f"{row.usable:.1f}",
             f"{row.diverged:.0%}",
         ]
@@ -79,7 +181,7 @@ def _ranking(results: Results) -> str:
     return _table(head, rows)
 
 
-def _section(results: Results, problem: str, index: int) -> str:
+def _section(results: Results, problem: str, index: int, *, drawn: str) -> str:
     details = results.about["problems"][problem]
     table = results.table[results.table["problem"] == problem]
     table = table.sort_values(["rank", "test_loss"])
@@ -87,7 +189,7 @@ def _section(results: Results, problem: str, index: int) -> str:
     extra = [column for column in extra if table[column].notna().any()]
     head = ["rank", "optimizer", "best rate", "× default", "test loss", "± seeds"]
     head += [column.replace("_", " ") for column in extra]
-    head += ["steps to target", "diverged", "progress by rate"]
+    head += ["solved", "steps to target", "µs a step", "state", "diverged", "progress by rate"]
     rows = []
     for row in table.to_dict("records"):
         edge = ' <abbr title="the outermost rate tried">edge</abbr>' if row["edge"] else ""
@@ -99,24 +201,36 @@ def _section(results: Results, problem: str, index: int) -> str:
             _number(row["test_loss"]),
             _number(row["test_spread"], ".2g"),
             *(_number(row[column]) for column in extra),
+            f"{row['solved']:.0%}",
             _number(row["steps_to_target"], ".0f"),
+            _number(1e6 * row["step_seconds"]),
+            _number(row["state_ratio"], ".1f", "×"),
             f"{row['diverged']:.0%}",
             _strip(results, problem, row["optimizer"]),
         ]
         rows.append(cells)
+    charts = _chart(
+        [f"loss-{index}", f"clock-{index}"],
+        "Loss during training, at everybody's best learning rate. Line: median of the seeds; band: "
+        "all seeds; grey: the other optimizers.",
+    ) + _chart(
+        [f"rate-{index}"],
+        "Final loss for every learning rate tried. The flatter the valley, the easier to tune; a "
+        "dot marks the best, a line ends where runs diverge.",
+    )
+    if drawn:
+        charts += f"""<figure><figcaption>The paths of the first seed, at everybody's best learning
+rate, over the logarithm of the loss.</figcaption>
+<div class="player"><button type="button" data-plays="path-{index}">play</button>
+<input type="range" min="0" aria-label="checkpoint" data-moves="path-{index}"><output></output>
+</div>
+<div class="chart" id="path-{index}" data-shows="path-{index}"></div></figure>"""
     return f"""
 <section id="problem-{index}">
 <h2>{escape(problem)}</h2>
 <p>{escape(details["summary"])}. {details["steps"]} steps; counts as solved at a loss of
-{details["target"]:g}.</p>
-<div class="charts">
-<figure><figcaption>Loss during training, at everybody's best learning rate. Line: median of the
-seeds; band: all seeds; grey: the other optimizers.</figcaption>
-<div id="loss-{index}"></div></figure>
-<figure><figcaption>Final loss for every learning rate tried. The flatter the valley, the easier to
-tune; a dot marks the best, a line ends where runs diverge.</figcaption>
-<div id="rate-{index}"></div></figure>
-</div>
+{details["target"]:.4g}.</p>
+<div class="charts">{charts}</div>
 {_table(head, rows)}
 </section>"""
 
@@ -145,21 +259,35 @@ def _protocol(results: Results) -> str:
     grid = f"learning rates {values}, the same for everybody"
     if about["grid"]["relative"]:
         grid = (
-            f"the rule's own default times {values}; where the best is the outermost, once as many "
-            "again on that side"
+            f"the rule's own default times {values}; while the best is the outermost, as many more "
+            f"on that side, at most {MAX_GROWTH} times; where it still is, the table says “edge”"
         )
+    decay = "each rule's own default"
+    if about["weight_decay"] is not None:
+        decay = f"{about['weight_decay']:g} for every rule that has it"
     items = {
         "Learning rates": grid,
         "Seeds": f"{about['seeds']}; equal seeds start at equal parameters and see equal batches",
+        "Schedule": f"{' and '.join(about['schedules'])}; cosine is a linear warm-up over a tenth "
+        "of the steps and cosine decay to zero; rules that own a schedule keep it and are told the "
+        "number of steps",
+        "Weight decay": decay,
         "Choice": "the learning rate with the lowest mean validation loss after the last step",
-        "Ranks": "by test loss at that rate; one optimizer is clearly better than another if the "
+        "Data": "batches come from the training split; the validation split chooses, the test "
+        "split is only reported",
+        "Places": "by mean rank over the problems; the seeds are drawn anew a thousand times, each "
+        "time the learning rates are chosen again and the test losses ranked; a place is one more "
+        "than the number of optimizers ahead in 95 % of the draws, so equal places (=) are ties",
+        "Ranks on a problem": "by test loss; one optimizer is clearly better than another if the "
         "difference is more than twice its standard error over the seeds, and a rank is one more "
         "than the number of clearly better optimizers, so equal ranks are ties",
+        "Costs": "a step is timed alone, with all runs of its grid side by side, without "
+        "evaluation; state is bytes of optimizer state per byte of parameters",
         "Usable rates": "how many of the tried rates come within a tenth of the optimizer's best "
         "progress from the start",
         "Diverged": "ended above the loss that the run started from, or at no finite loss",
         "Everything else": "at each rule's defaults; rules that average are evaluated at their "
-        "averages; rules that own a schedule are told the number of steps",
+        "averages",
         "Versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
         "Device": about["device"],
     }
@@ -173,8 +301,8 @@ def _name(optimizer: str, palette: dict[str, str]) -> str:
     return f'<b class="name"><i class="dot" style="background:{colour}"></i>{escape(optimizer)}</b>'
 
 
-def _number(value: float, spec: str = ".3g") -> str:
-    return "–" if pd.isna(value) else format(value, spec)
+def _number(value: float, spec: str = ".3g", unit: str = "") -> str:
+    return "–" if pd.isna(value) else format(value, spec) + unit
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -187,12 +315,15 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _replace(path: Path, text: str) -> None:
     """Writes a file so that no reader ever sees half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; the results are safe") from error

@@ -8,11 +8,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optzoo.compare import metrics
+from optzoo.compare.baselines import REFERENCE
 from optzoo.compare.errors import UserError
-from optzoo.compare.metrics import ranks, run_metrics, usable
 from optzoo.compare.store import STORE_NAME, Run, Store
 
 PAIR = ["problem", "optimizer"]
+# An optimizer is behind another one if it is in this share of the resamples.
+CLEAR = 0.95
+FACTORS = np.geomspace(1, 32, 41)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was tried of one optimizer on one problem.
+
+    Attributes:
+      program: the fingerprint of what ran.
+      runs: its runs.
+      default_rate: the rule's own default learning rate.
+      state_ratio: bytes of optimizer state per byte of parameters.
+      step_seconds: seconds of one step of one run; NaN where it was not measured.
+    """
+
+    program: str
+    runs: list[Run]
+    default_rate: float
+    state_ratio: float
+    step_seconds: float
 
 
 @dataclass(frozen=True)
@@ -20,21 +43,19 @@ class Results:
     """What a comparison found.
 
     Attributes:
-      about: the protocol: problems, grid, seeds, versions, device, command, date.
-      runs: (problem, optimizer) -> its runs.
-      defaults: (problem, optimizer) -> the rule's own default learning rate.
+      about: the protocol: problems, grid, schedules, seeds, versions, device, command, date.
+      grids: (problem, optimizer) -> what was tried.
     """
 
     about: dict[str, Any]
-    runs: dict[tuple[str, str], list[Run]]
-    defaults: dict[tuple[str, str], float]
+    grids: dict[tuple[str, str], Tried]
 
     @classmethod
     def load(cls, folder: str | Path) -> "Results":
         """Reads the output folder of a comparison, finished or not.
 
         Raises:
-          UserError: if it holds no results, or they are damaged or newer than this optzoo.
+          UserError: if it holds no results, or they are damaged or of another version.
         """
         path = Path(folder) / STORE_NAME
         if not path.is_file():
@@ -44,50 +65,58 @@ class Results:
 
     @classmethod
     def of(cls, store: Store) -> "Results":
-        """What a store holds of its current comparison.
+        """What a store holds of its comparison.
 
         Raises:
           UserError: if that is nothing.
         """
-        about, runs, defaults = store.about(), {}, {}
-        for grid in store.grids():
-            key = grid.problem, grid.optimizer
-            runs[key] = store.find(grid.program, grid.rates, range(about["seeds"]))
-            defaults[key] = grid.default_rate
-        if not runs:
-            raise UserError("the comparison was stopped before its first result")
-        return cls(about, runs, defaults)
+        about, chosen = store.comparison()
+        seeds = range(about["seeds"])
+        grids = {
+            (grid.problem, grid.optimizer): Tried(
+                grid.program,
+                store.find(grid.program, grid.rates, seeds),
+                grid.default_rate,
+                grid.state_ratio,
+                store.cost(grid.program),
+            )
+            for grid in chosen
+        }
+        return cls(about, grids)
 
     @property
     def problems(self) -> list[str]:
         """The problems with results; all of them, unless the comparison was stopped."""
-        return [name for name in self.about["problems"] if any(name == key[0] for key in self.runs)]
+        present = {problem for problem, _ in self.grids}
+        return [name for name in self.about["problems"] if name in present]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row a run: its problem, optimizer, learning rate and seed, and what it was worth.
 
         `multiple` is the learning rate over the rule's own default; `validation_*` come from the
-        validation split, `test_*` from the test split, both after the last step; `seconds` is the
-        run's share of its grid's wall-clock time. See `metrics.run_metrics` for the others.
+        validation split, `test_*` from the test split, both after the last step; `seconds` is
+        what the steps alone take on the machine that ran them, with the other runs beside it. See
+        `metrics.run_metrics` for the others.
         """
         rows = []
-        for (problem, optimizer), runs in self.runs.items():
+        for (problem, optimizer), tried in self.grids.items():
             details = self.about["problems"][problem]
-            for run in runs:
+            for run in tried.runs:
                 row = {
                     "problem": problem,
                     "optimizer": optimizer,
                     "learning_rate": run.rate,
-                    "multiple": float(f"{run.rate / self.defaults[problem, optimizer]:.3g}"),
+                    "multiple": float(f"{run.rate / tried.default_rate:.3g}"),
                     "seed": run.seed,
                     "steps": details["steps"],
                     "initial_loss": run.curves["loss"][0],
                 }
-                row |= run_metrics(run.curves["loss"], details["checkpoints"], details["target"])
+                losses = run.curves["loss"]
+                row |= metrics.run_metrics(losses, details["checkpoints"], details["target"])
                 row |= {f"validation_{k}": curve[-1] for k, curve in run.curves.items()}
                 row |= {f"test_{k}": value for k, value in run.final.items()}
-                rows.append(row | {"seconds": run.seconds})
+                rows.append(row | {"seconds": details["steps"] * tried.step_seconds})
         return pd.DataFrame(rows)
 
     @cached_property
@@ -97,7 +126,9 @@ class Results:
         Beside that rate: mean and spread of the test loss over the seeds; `rank` among the
         optimizers on this problem, `rank_untuned` the same at everybody's own default rate; `edge`
         where the best rate is the outermost one tried; `usable` of `tried` rates came within a
-        tenth of the best one's progress; `diverged`, the share of all its runs.
+        tenth of the best one's progress; `solved`, the share of seeds that reached the target, and
+        `steps_to_target`, their median if all did; `step_seconds` and `state_ratio`, what a step
+        and its state cost; `diverged`, the share of all its runs.
         """
         rows = [self._row(key, group) for key, group in self.frame.groupby(PAIR, sort=False)]
         table = pd.DataFrame(rows)
@@ -105,7 +136,7 @@ class Results:
             table[column] = np.nan
             for _, group in table.groupby("problem"):
                 scores = group.set_index("optimizer")[samples].dropna()
-                placed = ranks(scores.to_dict())
+                placed = metrics.ranks(scores.to_dict())
                 table.loc[group.index, column] = group["optimizer"].map(placed)
         return table.drop(columns=["tests", "tests_untuned"])
 
@@ -117,13 +148,17 @@ class Results:
         at_best = group[group["learning_rate"] == rate]
         untuned = group[group["multiple"] == 1]
         outermost = len(means) > 1 and rate in (means.index[0], means.index[-1])
+        tried = self.grids[key]
         row = dict(zip(PAIR, key, strict=True)) | {
             "learning_rate": rate,
             "multiple": at_best["multiple"].iloc[0],
             "edge": outermost,
             "test_spread": at_best["test_loss"].std() if len(at_best) > 1 else 0.0,
+            "solved": at_best["steps_to_target"].notna().mean(),
             "steps_to_target": at_best["steps_to_target"].median(skipna=False),
-            "usable": usable(group["initial_loss"].mean(), means),
+            "step_seconds": tried.step_seconds,
+            "state_ratio": tried.state_ratio,
+            "usable": metrics.usable(group["initial_loss"].mean(), means),
             "tried": len(means),
             "diverged": group["diverged"].mean(),
             "tests": at_best["test_loss"].to_numpy(),
@@ -134,13 +169,102 @@ class Results:
 
     @cached_property
     def ranking(self) -> pd.DataFrame:
-        """One row an optimizer, best first: its ranks averaged over the problems."""
-        columns = {name: (name, "mean") for name in ("rank", "rank_untuned", "diverged")}
-        grouped = self.table.groupby("optimizer")
-        ranking = grouped.agg(**columns, usable=("usable", "mean"), edge=("edge", "sum"))
+        """One row an optimizer, best first.
+
+        `rank` is its rank averaged over the problems and over resamples of the seeds, `rank_low`
+        and `rank_high` bound it in nine of ten resamples; `place` is one more than the number of
+        optimizers that are ahead in 95 % of the resamples, so equal places are ties. `rank_untuned`
+        is the same as `rank` at default learning rates; `solved` the share of seeds and problems
+        that reached the target; `speed` how many times fewer steps that took than the reference
+        AdamW needed, as a geometric mean over the problems that both solved.
+        """
+        table = self.table
+        resampled = metrics.bootstrap([self._losses(problem) for problem in self.problems])
+        ranks = pd.DataFrame(resampled)
+        grouped = table.groupby("optimizer")
+        columns = {name: (name, "mean") for name in ("solved", "usable", "diverged", "state_ratio")}
+        ranking = grouped.agg(**columns, edge=("edge", "sum"))
+        ranking["rank"] = ranks.mean()
+        ranking["rank_low"], ranking["rank_high"] = ranks.quantile(0.05), ranks.quantile(0.95)
+        ranking["rank_untuned"] = self._ranks_untuned()
+        for column, unit in (("speed", "steps_to_target"), ("step_cost", "step_seconds")):
+            ranking[column] = np.exp(np.log(self.against_reference(unit)).mean())
+        ranking["step_cost"] = 1 / ranking["step_cost"]
+        values = ranks[ranking.index].to_numpy()
+        ahead = (values[:, :, None] < values[:, None, :]).mean(axis=0) >= CLEAR
+        ranking["place"] = 1 + ahead.sum(axis=0)
         return ranking.sort_values(["rank", "rank_untuned"]).reset_index()
+
+    def _losses(
+        self, problem: str, *, untuned: bool = False
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """optimizer -> validation and test losses on a problem, shape (rates, seeds)."""
+        frame = self.frame[self.frame["problem"] == problem]
+        if untuned:
+            frame = frame[frame["multiple"] == 1]
+
+        def matrix(group: pd.DataFrame, column: str) -> np.ndarray:
+            return group.pivot(index="learning_rate", columns="seed", values=column).to_numpy()
+
+        return {
+            name: (matrix(group, "validation_loss"), matrix(group, "test_loss"))
+            for name, group in frame.groupby("optimizer", sort=False)
+        }
+
+    def _ranks_untuned(self) -> pd.Series:
+        problems = [losses for p in self.problems if (losses := self._losses(p, untuned=True))]
+        return pd.DataFrame(metrics.bootstrap(problems)).mean()
+
+    def against_reference(self, column: str) -> pd.DataFrame:
+        """The reference's value of a column of `table` over everybody's: problems x optimizers.
+
+        NaN where either is missing; all NaN where the reference took no part.
+        """
+        values = self.table.pivot(index="problem", columns="optimizer", values=column)
+        reference = values[REFERENCE] if REFERENCE in values else np.nan
+        return (1 / values).mul(reference, axis=0).reindex(self.problems)
+
+    @cached_property
+    def profiles(self) -> pd.DataFrame:
+        """Share of problems and seeds solved within a multiple (the index) of the fewest steps."""
+        best = self.frame.merge(self.table[[*PAIR, "learning_rate"]], on=[*PAIR, "learning_rate"])
+        steps = best.pivot(index=["problem", "seed"], columns="optimizer", values="steps_to_target")
+        return pd.DataFrame(
+            metrics.profile({name: steps[name] for name in steps}, FACTORS), FACTORS
+        )
+
+    @cached_property
+    def budgets(self) -> pd.DataFrame:
+        """Expected share of the possible progress after k trials of learning rates (the index)."""
+        curves: dict[str, list[np.ndarray]] = {}
+        for problem in self.problems:
+            details, losses = self.about["problems"][problem], self._losses(problem)
+            start = self.frame[self.frame["problem"] == problem]["initial_loss"].mean()
+            finite = np.concatenate([test[np.isfinite(test)] for _, test in losses.values()])
+            lowest = finite.min(initial=start)
+            for name, (validation, test) in losses.items():
+                made = metrics.progress(test, start, lowest, details["target"]).mean(axis=1)
+                choice = np.where(np.isfinite(validation), validation, np.inf).mean(axis=1)
+                curves.setdefault(name, []).append(metrics.expected_best(choice, made))
+        longest = min(len(curve) for parts in curves.values() for curve in parts)
+        means = {
+            name: np.mean([part[:longest] for part in parts], axis=0)
+            for name, parts in curves.items()
+        }
+        return pd.DataFrame(means, index=pd.RangeIndex(1, longest + 1, name="trials"))
 
     def best(self) -> dict[str, str]:
         """The best-ranked optimizer of every problem."""
-        order = self.table.sort_values(["rank", "test_loss"])
-        return order.groupby("problem")["optimizer"].first().to_dict()
+        order = self.table.sort_values(["rank", "test_loss"]).groupby("problem")["optimizer"]
+        return order.first().reindex(self.problems).to_dict()
+
+
+def results(path: str | Path) -> pd.DataFrame:
+    """The runs that an output folder of `optzoo compare` holds, one row each.
+
+    `Results.load(path)` gives more: tables, rankings, plots.
+
+    Raises:
+      UserError: if it holds no results, or they are damaged or of another version.
+    """
+    return Results.load(path).frame

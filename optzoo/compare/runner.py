@@ -14,16 +14,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from optzoo.compare import select
+from optzoo.compare.contestants import CONSTANT, Contestant, contestants
 from optzoo.compare.errors import UserError
-from optzoo.compare.grid import DEFAULT, FALLBACK, Grid
+from optzoo.compare.grid import DEFAULT, Grid
+from optzoo.compare.paths import relief
 from optzoo.compare.results import Results
 from optzoo.compare.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.sweep import Sweep, checkpoints
 from optzoo.plugins import one_line
 from optzoo.problems import Problem
-from optzoo.registry import Entry
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ class Progress:
 
 
 def run(
-    optimizers: Iterable[str | Callable[..., Any]] | None = None,
     problems: Iterable[str | Problem | Callable[[], Problem]] | None = None,
+    optimizers: Iterable[str | Callable[..., Any]] | None = None,
     *,
     lrs: Grid | Sequence[float] | None = None,
+    schedules: Sequence[str] = (CONSTANT,),
+    weight_decay: float | None = None,
     seeds: int = 3,
     steps: int | None = None,
     out: str | Path | None = None,
@@ -60,14 +64,21 @@ def run(
 ) -> Results:
     """Compares optimizers on problems.
 
+    Under `jax.distributed`, call it alike in every process: the runs are shared out among all
+    devices, every process returns the same results, and the first one writes the store.
+
     Args:
+      problems: names, groups ("landscapes"), "package.module:problem", `Problem`s or functions
+        that return one. Default: four quick ones.
       optimizers: names, "package.module:factory" or factories `f(learning_rate, ...)`. Default:
         the registry and the baselines.
-      problems: names, "package.module:problem", `Problem`s or functions that return one. Default:
-        all.
       lrs: learning rates for everybody, or a `Grid`. Default: five multiples, a tenth to ten
         times, of each rule's own default (0.001 for a plug-in without one); while the best lies
-        on the edge the grid grows once by five more on that side.
+        on the edge the grid grows by five more on that side, at most three times.
+      schedules: "constant", "cosine" (linear warm-up over a tenth of the steps, then cosine decay
+        to zero) or both: every rule takes part under each, except those that own their schedule.
+      weight_decay: held at this value for every rule that has the argument. Default: each rule's
+        own.
       seeds: how many seeds; runs with the same seed start equal and see the same batches.
       steps: steps of a run. Default: the problem's own number.
       out: folder for the store, created if need be; runs that it holds already are not repeated.
@@ -85,111 +96,141 @@ def run(
     for name, value in (("seeds", seeds), ("steps", steps)):
         if value is not None and value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
-    rules, tasks = select.optimizers(optimizers), select.problems(problems)
+    rules = contestants(select.optimizers(optimizers), schedules, weight_decay)
+    tasks = select.problems(problems)
     for name, problem in tasks.items():
         select.check(name, problem, rules, steps or problem.steps)
 
     with Store(_store_path(out)) as store:
-        store.begin(_about(rules, tasks, grid, seeds, steps, command))
+        store.begin(_about(rules, tasks, grid, seeds, steps, weight_decay, command))
         _run_all(store, rules, tasks, grid, range(seeds), steps, progress)
         return Results.of(store)
 
 
 def _run_all(
     store: Store,
-    rules: dict[str, Entry],
+    rules: dict[str, Contestant],
     tasks: dict[str, Problem],
     grid: Grid,
     seeds: Sequence[int],
     steps: int | None,
     progress: Callable[[Progress], None],
 ) -> None:
-    """Every optimizer on every problem, a few at a time."""
-    pairs = [(rule, task) for rule in rules for task in tasks]
+    """One problem after the other, a few optimizers at a time."""
+    start, done, total = time.perf_counter(), 0, len(rules) * len(tasks)
+    # Two or more at a time: one compiles while another computes. Joined processes must all start
+    # the same programs in the same order.
+    workers = min(4, os.cpu_count() or 1) if jax.process_count() == 1 else 1
+    for task, problem in tasks.items():
+        with ThreadPoolExecutor(workers) as pool:
+            fills = {
+                rule: _Fill(store, problem, entry, grid, seeds, steps, rule, task)
+                for rule, entry in rules.items()
+            }
+            futures = {pool.submit(fill): rule for rule, fill in fills.items()}
+            try:
+                for future in as_completed(futures):
+                    counts = future.result()
+                    done += 1
+                    left = (time.perf_counter() - start) * (total - done) / done
+                    label = f"{futures[future]} on {task}"
+                    progress(Progress(done, total, label, *counts, left))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        for fill in fills.values():
+            fill.measure()
 
-    def work(pair: tuple[str, str]) -> tuple[int, int]:
-        rule, task = pair
-        sweep = Sweep(tasks[task], rules[rule], steps or tasks[task].steps)
-        default = rules[rule].defaults.get("learning_rate", FALLBACK)
-        try:
-            return _fill(store, sweep, grid, default, seeds, rule, task)
-        except Exception as error:
-            raise UserError(f"optimizer {rule!r} on {task!r}: {one_line(error)}") from error
 
-    start = time.perf_counter()
-    # Two or more at a time: one compiles while another computes.
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        futures = {pool.submit(work, pair): pair for pair in pairs}
+class _Fill:
+    """Brings the runs of one optimizer on one problem into the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        problem: Problem,
+        contestant: Contestant,
+        grid: Grid,
+        seeds: Sequence[int],
+        steps: int | None,
+        rule: str,
+        task: str,
+    ) -> None:
+        self.store, self.grid, self.seeds, self.rule, self.task = store, grid, seeds, rule, task
+        self.sweep = Sweep(problem, contestant, steps or problem.steps)
+        self.computed = 0
+
+    def __call__(self) -> tuple[int, int]:
+        """Computes what is missing; returns how many runs that took, and how many it spared."""
         try:
-            for done, future in enumerate(as_completed(futures), 1):
-                rule, task = futures[future]
-                left = (time.perf_counter() - start) * (len(pairs) - done) / done
-                progress(Progress(done, len(pairs), f"{rule} on {task}", *future.result(), left))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            return self._fill()
+        except UserError:
             raise
+        except Exception as error:
+            where = f"optimizer {self.rule!r} on {self.task!r}"
+            raise UserError(f"{where}: {one_line(error)}") from error
+
+    def measure(self) -> None:
+        """Times a step, with nothing else going on, if this process has computed runs."""
+        if self.computed:
+            self.store.save_cost(self.sweep.fingerprint, self.sweep.seconds_per_step())
+
+    def _fill(self) -> tuple[int, int]:
+        default = self.sweep.contestant.default_rate
+        tried: list[float] = []
+        rates = self.grid.rates(default)
+        while rates:
+            tried = sorted(tried + rates)
+            self._compute_missing(rates)
+            rates = self.grid.beyond(tried, self._best(tried))
+        program, ratio = self.sweep.fingerprint, self.sweep.state_ratio
+        self.store.choose(Chosen(self.task, self.rule, program, default, tried, ratio))
+        return self.computed, len(tried) * len(self.seeds) - self.computed
+
+    def _losses(self, rates: Sequence[float]) -> np.ndarray:
+        """Final validation losses as far as the store knows them, shape (rates, seeds).
+
+        NaN where a run diverged, infinity where it is missing. The first process's store counts.
+        """
+        losses = np.full((len(rates), len(self.seeds)), np.inf)
+        for run in self.store.find(self.sweep.fingerprint, rates, self.seeds):
+            loss = run.curves["loss"][-1]
+            place = rates.index(run.rate), self.seeds.index(run.seed)
+            losses[place] = loss if np.isfinite(loss) else np.nan
+        return _agree(losses)
+
+    def _compute_missing(self, rates: Sequence[float]) -> None:
+        missing = np.argwhere(np.isinf(self._losses(rates)))
+        cells = [(rates[i], self.seeds[j]) for i, j in missing]
+        if not cells:
+            return
+        outcome = self.sweep.run(cells)
+        runs = [
+            Run(
+                *cell,
+                {name: values[i].tolist() for name, values in outcome.curves.items()},
+                {name: float(values[i]) for name, values in outcome.final.items()},
+            )
+            for i, cell in enumerate(cells)
+        ]
+        self.store.save(self.sweep.fingerprint, runs)
+        self.computed += len(cells)
+
+    def _best(self, rates: Sequence[float]) -> float:
+        """The rate with the lowest mean final validation loss; divergence is infinitely bad."""
+        means = self._losses(rates).mean(axis=1)
+        return rates[int(np.argmin(np.where(np.isnan(means), np.inf, means)))]
 
 
-def _fill(
-    store: Store,
-    sweep: Sweep,
-    grid: Grid,
-    default: float,
-    seeds: Sequence[int],
-    rule: str,
-    task: str,
-) -> tuple[int, int]:
-    """Brings one grid into the store; returns how many runs that took, and how many it spared."""
-    program, computed = sweep.fingerprint, 0
-    tried: list[float] = []
-    rates = grid.rates(default)
-    while rates:
-        computed += _compute_missing(store, sweep, rates, seeds)
-        # The first list may grow once, towards the side where its best lies.
-        growing, tried = not tried, sorted(tried + rates)
-        rates = grid.beyond(tried, _best(store.find(program, tried, seeds))) if growing else []
-    store.choose(Chosen(task, rule, program, default, tried))
-    return computed, len(tried) * len(seeds) - computed
-
-
-def _compute_missing(
-    store: Store, sweep: Sweep, rates: Sequence[float], seeds: Sequence[int]
-) -> int:
-    found = {(run.rate, run.seed) for run in store.find(sweep.fingerprint, rates, seeds)}
-    rates = [rate for rate in rates if any((rate, seed) not in found for seed in seeds)]
-    seeds = [seed for seed in seeds if any((rate, seed) not in found for rate in rates)]
-    if not rates:
-        return 0
-    outcome = sweep.run(rates, seeds)
-    count = len(rates) * len(seeds)
-    runs = [
-        Run(
-            rate,
-            seed,
-            {name: values[i, j].tolist() for name, values in outcome.curves.items()},
-            {name: float(values[i, j]) for name, values in outcome.final.items()},
-            outcome.seconds / count,
-        )
-        for i, rate in enumerate(rates)
-        for j, seed in enumerate(seeds)
-    ]
-    store.save(sweep.fingerprint, runs)
-    return count
-
-
-def _best(runs: Sequence[Run]) -> float:
-    """The rate with the lowest mean final validation loss; divergence counts as infinitely bad."""
-    rates = sorted({run.rate for run in runs})
-
-    def score(rate: float) -> float:
-        loss = np.mean([run.curves["loss"][-1] for run in runs if run.rate == rate])
-        return float(loss) if np.isfinite(loss) else np.inf
-
-    return min(rates, key=score)
+def _agree(values: np.ndarray) -> np.ndarray:
+    """The first process's array, in every process."""
+    if jax.process_count() == 1:
+        return values
+    return np.asarray(multihost_utils.broadcast_one_to_all(values))
 
 
 def _store_path(out: str | Path | None) -> Path | None:
-    if out is None:
+    if out is None or jax.process_index() > 0:
         return None
     folder = Path(out)
     try:
@@ -202,11 +243,12 @@ def _store_path(out: str | Path | None) -> Path | None:
 
 
 def _about(
-    rules: dict[str, Entry],
+    rules: dict[str, Contestant],
     tasks: dict[str, Problem],
     grid: Grid,
     seeds: int,
     steps: int | None,
+    weight_decay: float | None,
     command: str,
 ) -> dict[str, Any]:
     """The protocol, as the report tells it."""
@@ -215,7 +257,9 @@ def _about(
             "summary": task.summary,
             "steps": steps or task.steps,
             "target": task.target,
-            "checkpoints": checkpoints(steps or task.steps).tolist(),
+            "checkpoints": checkpoints(steps or task.steps, path=task.box is not None).tolist(),
+            "box": task.box,
+            "relief": relief(task),
         }
         for name, task in tasks.items()
     }
@@ -223,12 +267,20 @@ def _about(
         "optimizers": list(rules),
         "problems": details,
         "grid": {"values": grid.values, "relative": grid.relative},
+        "schedules": sorted({rule.schedule for rule in rules.values()}),
+        "weight_decay": weight_decay,
         "seeds": seeds,
         "command": command,
         "versions": _versions(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": _device(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _device() -> str:
+    kind = jax.devices()[0].device_kind
+    cores = f", {os.cpu_count()} cores" if kind == "cpu" else ""
+    return f"{jax.device_count()} x {kind}{cores}"
 
 
 def _versions() -> dict[str, str]:

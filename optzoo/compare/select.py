@@ -1,15 +1,16 @@
 """From what the user asked for to optimizers and problems that are known to work."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import optax
 
 import optzoo
 from optzoo import plugins, registry
 from optzoo.compare.baselines import BASELINES, unpublished
+from optzoo.compare.contestants import Contestant
 from optzoo.compare.errors import UserError
 from optzoo.plugins import one_line
 from optzoo.problems import PROBLEMS, Problem
@@ -51,29 +52,37 @@ def problems(
     """The problems to compare on, by name.
 
     Args:
-      wanted: names, "package.module:problem", problems, or functions that return one; None for all.
+      wanted: names, groups, "package.module:problem", problems, or functions that return one; "all"
+        is a group, too. None for the default ones.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported or is no problem, or an
         empty list.
     """
+    groups = {"all": list(PROBLEMS)}
+    for declared in PROBLEMS.values():
+        groups.setdefault(declared.group, []).append(declared.name)
+    if wanted is None:
+        wanted = [declared.name for declared in PROBLEMS.values() if declared.default]
     chosen: dict[str, Problem] = {}
-    for item in PROBLEMS if wanted is None else wanted:
-        if isinstance(item, str) and ":" not in item:
-            chosen[item] = _named("problem", item, PROBLEMS)()
-        elif isinstance(item, str):
+    for item in wanted:
+        if isinstance(item, str) and ":" in item:
             chosen[item] = _problem(item, _load("problem", item))
+        elif isinstance(item, str):
+            names = groups.get(item) or [_named("problem", item, {**PROBLEMS, **groups}).name]
+            chosen.update({name: PROBLEMS[name]() for name in names})
         else:
             name = getattr(item, "__name__", "") or getattr(item, "name", "") or "problem"
             chosen[name] = _problem(name, item)
     return _some("problem", chosen)
 
 
-def check(problem_name: str, problem: Problem, entries: Mapping[str, Entry], steps: int) -> None:
-    """Traces one step of every optimizer on a problem, without computing anything.
+def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], steps: int) -> None:
+    """Traces one step of every optimizer on a problem, and computes the loss that it starts from.
 
     Raises:
-      UserError: if the problem or an optimizer cannot be traced or returns the wrong things.
+      UserError: if the problem or an optimizer cannot be traced or returns the wrong things, or
+        the first loss is not finite.
     """
 
     def start(key):
@@ -92,10 +101,15 @@ def check(problem_name: str, problem: Problem, entries: Mapping[str, Entry], ste
     except Exception as error:
         raise UserError(f"problem {problem_name!r} cannot be traced: {one_line(error)}") from error
 
-    for name, entry in entries.items():
+    first = jax.jit(lambda key: problem.evaluate(problem.init(key), SPLITS[0])["loss"])
+    loss = float(first(jax.random.key(0)))
+    if not math.isfinite(loss):
+        raise UserError(f"problem {problem_name!r} starts at a loss of {loss:g}")
 
-        def step(learning_rate, params, value, gradients, entry=entry):
-            rule = optax.with_extra_args_support(entry.build(learning_rate, total_steps=steps))
+    for name, contestant in rules.items():
+
+        def step(learning_rate, params, value, gradients, contestant=contestant):
+            rule = contestant.build(learning_rate, steps)
             return rule.update(gradients, rule.init(params), params, value=value)
 
         rate = jax.ShapeDtypeStruct((), "float32")

@@ -1,6 +1,7 @@
-"""One optimizer on one problem: its whole learning-rate x seed grid in one compiled program."""
+"""One optimizer on one problem: all its runs in one compiled program."""
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -12,52 +13,64 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, PartitionSpec
 
 import optzoo
+from optzoo.compare.contestants import Contestant
+from optzoo.compare.machine import available
 from optzoo.problems import Problem
-from optzoo.registry import Entry
 
 CHECKPOINTS = 40
+# A short trial of the steps tells what one costs, unless it is too short to be timed.
+TIMED_SHARE, TIMED_REPEATS, TIMED_SECONDS = 20, 3, 0.02
+
+Cell = tuple[float, int]
 
 
-def checkpoints(steps: int) -> np.ndarray:
-    """The step counts after which a run is evaluated: 0, `steps` and evenly spaced between."""
-    return np.unique(np.linspace(0, steps, CHECKPOINTS + 1).round()).astype(np.int32)
+def checkpoints(steps: int, *, path: bool = False) -> np.ndarray:
+    """The step counts after which a run is evaluated: 0, `steps` and some between.
+
+    Evenly spaced; for a path to be drawn, more of them and most at the beginning.
+    """
+    shares = (
+        np.linspace(0, 1, 2 * CHECKPOINTS + 1) ** 2 if path else np.linspace(0, 1, CHECKPOINTS + 1)
+    )
+    return np.unique((steps * shares).round()).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the runs of one grid gave.
+    """What some runs gave.
 
     Attributes:
-      curves: metric -> values at the checkpoints, shape (rates, seeds, checkpoints), on the
-        validation split.
-      final: metric -> values after the last step, shape (rates, seeds), on the test split.
-      seconds: wall-clock seconds of the whole grid, compilation excluded.
+      curves: metric -> values at the checkpoints, shape (runs, checkpoints), validation split.
+      final: metric -> values after the last step, shape (runs,), test split.
     """
 
     curves: dict[str, np.ndarray]
     final: dict[str, np.ndarray]
-    seconds: float
 
 
 class Sweep:
     """One optimizer on one problem.
 
     The learning rate is an argument of the compiled program, so further rates cost no second
-    compilation as long as they come in lists of the same length. Runs with the same seed start at
-    the same parameters and see the same batches, whatever the optimizer.
+    compilation. Runs with the same seed start at the same parameters and see the same batches,
+    whatever the optimizer. The runs are shared out among all devices of all processes, and go in
+    several helpings where they would not fit into memory together.
     """
 
-    def __init__(self, problem: Problem, entry: Entry, steps: int) -> None:
-        self.problem, self.entry, self.steps = problem, entry, steps
+    def __init__(self, problem: Problem, contestant: Contestant, steps: int) -> None:
+        self.problem, self.contestant, self.steps = problem, contestant, steps
         self._single = jax.jit(self._train)
-        self._programs: dict[tuple[int, int], Any] = {}
+        self._width, self._trial = 0, list[Cell]()
+        self._program: Any = None
 
-    def _train(self, learning_rate, params, key):
-        problem = self.problem
-        rule = self.entry.build(learning_rate, total_steps=self.steps)
-        rule = optax.with_extra_args_support(rule)
+    def _train(self, learning_rate, params, key, bounds, evaluated):
+        """One run. `bounds` are the first and last step of each leg between two checkpoints."""
+        problem, key = self.problem, jax.random.wrap_key_data(key)
+        rule = self.contestant.build(learning_rate, self.steps)
 
         def step(count, carry):
             params, state = carry
@@ -66,15 +79,25 @@ class Sweep:
             updates, state = rule.update(gradients, state, params, value=value)
             return optax.apply_updates(params, updates), state
 
+        def report(params, state, split):
+            return problem.evaluate(optzoo.eval_params(state, params), split)
+
         def leg(carry, bounds):
             params, state = jax.lax.fori_loop(bounds[0], bounds[1], step, carry)
-            evaluated = optzoo.eval_params(state, params)
-            return (params, state), problem.evaluate(evaluated, "validation")
+            shapes = jax.eval_shape(lambda: report(params, state, "validation"))
+            nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+            values = jax.lax.cond(
+                evaluated, lambda: report(params, state, "validation"), lambda: nothing
+            )
+            return (params, state), values
 
-        marks = checkpoints(self.steps)
-        bounds = jnp.asarray(np.stack([np.insert(marks[:-1], 0, 0), marks], axis=1))
         (params, state), curves = jax.lax.scan(leg, (params, rule.init(params)), bounds)
-        return curves, problem.evaluate(optzoo.eval_params(state, params), "test")
+        return curves, report(params, state, "test")
+
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        marks = checkpoints(self.steps, path=self.problem.box is not None)
+        return np.stack([np.insert(marks[:-1], 0, 0), marks], axis=1)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -85,38 +108,159 @@ class Sweep:
         """
         start = jax.jit(partial(_start, self.problem)).trace(0)
         rate = jax.ShapeDtypeStruct((), jnp.float32)
+        train = self._single.trace(rate, *start.out_info, self._bounds, np.asarray(True))
         digest = hashlib.sha256(f"{jax.__version__} {jax.default_backend()}".encode())
-        for traced in (start, self._single.trace(rate, *start.out_info)):
+        digest.update(self._bounds.tobytes())
+        for traced in (start, train):
             # Addresses in a program's text differ from process to process.
             digest.update(re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr)).encode())
             for constant in traced.jaxpr.consts:
                 digest.update(np.asarray(constant).tobytes())
         return digest.hexdigest()
 
-    def run(self, rates: Sequence[float], seeds: Sequence[int]) -> Outcome:
-        """Trains every rate with every seed."""
-        starts = _starts(self.problem)(jnp.asarray(seeds))
-        arguments = jnp.asarray(rates, jnp.float32), *starts
-        shape = len(rates), len(seeds)
-        if shape not in self._programs:
-            over_seeds = jax.vmap(self._single, in_axes=(None, 0, 0))
-            grid = jax.jit(jax.vmap(over_seeds, in_axes=(0, None, None)))
-            self._programs[shape] = grid.lower(*arguments).compile(_compiler_options())
-        start = time.perf_counter()
-        curves, final = jax.device_get(self._programs[shape](*arguments))
-        return Outcome(curves, final, time.perf_counter() - start)
+    @cached_property
+    def state_ratio(self) -> float:
+        """Bytes of optimizer state per byte of parameters."""
+
+        def sizes(key):
+            params = self.problem.init(key)
+            return params, self.contestant.build(1.0, self.steps).init(params)
+
+        params, state = map(_bytes, jax.eval_shape(sizes, jax.random.key(0)))
+        return state / max(params, 1)
+
+    def run(self, cells: Sequence[Cell]) -> Outcome:
+        """Trains each of the given pairs of learning rate and seed."""
+        self._prepare(cells)
+        parts = []
+        for first in range(0, len(cells), self._width):
+            part = cells[first : first + self._width]
+            parts.append(self._call(part, self._bounds, np.asarray(True)))
+        joined = jax.tree.map(lambda *values: np.concatenate(values)[: len(cells)], *parts)
+        curves, final = joined
+        return Outcome(curves, final)
+
+    def seconds_per_step(self) -> float:
+        """Seconds of one step of one run, evaluation left out; the least of a few short trials.
+
+        Only to be called after `run`, with nothing else going on.
+        """
+        legs = np.zeros_like(self._bounds)
+
+        def timed(last: int) -> float:
+            legs[-1, 1] = last
+            start = time.perf_counter()
+            self._call(self._trial, legs, np.asarray(False))
+            return time.perf_counter() - start
+
+        count = self.steps
+        if timed(max(1, count // TIMED_SHARE)) > TIMED_SECONDS:
+            count = max(1, count // TIMED_SHARE)
+        best = min(timed(count) for _ in range(TIMED_REPEATS))
+        idle = min(timed(0) for _ in range(TIMED_REPEATS))
+        return (best - idle) / count / self._width if best > idle else math.nan
+
+    def _call(self, cells: Sequence[Cell], bounds: np.ndarray, evaluated: np.ndarray) -> Any:
+        """The compiled program on at most `_width` cells; the last one fills up what is missing."""
+        cells = [*cells, *[cells[-1]] * (self._width - len(cells))]
+        arguments = *_arguments(self.problem, cells), bounds, evaluated
+        values = self._program(*_everywhere(arguments))
+        if jax.process_count() > 1:
+            return multihost_utils.process_allgather(values, tiled=True)
+        return jax.device_get(values)
+
+    def _prepare(self, cells: Sequence[Cell]) -> None:
+        """Compiles for as many runs at once as there are cells and memory for."""
+        if self._program is not None:
+            return
+        devices = jax.device_count()
+        each = math.ceil(len(cells) / devices)
+        room = available()
+        while True:
+            width = each * devices
+            filled = [*cells, *[cells[-1]] * width][:width]
+            arguments = *_arguments(self.problem, filled), self._bounds, np.asarray(True)
+            program = self._grid.lower(*_everywhere(arguments)).compile(_compiler_options())
+            need = _need(program)
+            if need <= room:
+                self._width, self._program, self._trial = width, program, filled
+                return
+            if each == 1:
+                raise MemoryError(
+                    f"one run needs {need / 1e9:.2g} GB of memory on each device, and there are "
+                    f"{room / 1e9:.2g} GB"
+                )
+            each = max(1, min(each - 1, int(each * room / need)))
+
+    @cached_property
+    def _grid(self) -> Any:
+        """The runs side by side, each device with its own share of them."""
+        runs, whole = PartitionSpec("runs"), PartitionSpec()
+        side_by_side = jax.vmap(self._single, in_axes=(0, 0, 0, None, None))
+        shared = jax.shard_map(
+            side_by_side,
+            mesh=_mesh(),
+            in_specs=(runs, runs, runs, whole, whole),
+            out_specs=runs,
+            check_vma=False,
+        )
+        return jax.jit(shared)
 
 
 def _start(problem: Problem, seed):
     """The parameters that a run starts from, and the key that its batches come from."""
     key = jax.random.key(seed)
-    return problem.init(key), jax.random.fold_in(key, 1)
+    return problem.init(key), jax.random.key_data(jax.random.fold_in(key, 1))
 
 
 @cache
 def _starts(problem: Problem):
     """`_start` over an array of seeds; compiled once for all optimizers."""
     return jax.jit(jax.vmap(partial(_start, problem)))
+
+
+def _arguments(problem: Problem, cells: Sequence[Cell]) -> tuple[Any, ...]:
+    rates, seeds = zip(*cells, strict=True)
+    places = {seed: place for place, seed in enumerate(dict.fromkeys(seeds))}
+    starts = _starts(problem)(jnp.asarray(list(places)))
+    which = np.asarray([places[seed] for seed in seeds])
+    params, keys = jax.tree.map(lambda leaf: leaf[which], starts)
+    return jnp.asarray(rates, jnp.float32), params, keys
+
+
+@cache
+def _mesh() -> Any:
+    return jax.make_mesh((jax.device_count(),), ("runs",), axis_types=(AxisType.Auto,))
+
+
+def _everywhere(arguments: Any) -> Any:
+    """The same arguments as they must lie for a program that spans several processes."""
+    if jax.process_count() == 1:
+        return arguments
+    *shared, bounds, evaluated = arguments
+    runs, whole = PartitionSpec("runs"), PartitionSpec()
+    specs = (*[jax.tree.map(lambda _: runs, value) for value in shared], whole, whole)
+
+    def place(value, spec):
+        sharding = jax.sharding.NamedSharding(_mesh(), spec)
+        host = np.asarray(value)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(place, arguments, specs)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _need(program: Any) -> int:
+    """Bytes that a compiled program takes on each device."""
+    sizes = program.memory_analysis()
+    return (
+        sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+        if sizes
+        else 0
+    )
 
 
 def _compiler_options() -> dict[str, Any]:

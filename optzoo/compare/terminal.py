@@ -1,5 +1,7 @@
 """What `optzoo` prints."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -9,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextCo
 from rich.table import Table
 from rich.text import Text
 
+from optzoo.compare.baselines import REFERENCE
 from optzoo.compare.results import Results
 from optzoo.compare.runner import Progress
 
@@ -18,8 +21,8 @@ PLAIN_WIDTH = 200
 class Reporter:
     """Shows the progress of a comparison: a live bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, shown: bool = True) -> None:
+        self._console = Console(stderr=True, quiet=not shown)
         self._reused = self._computed = 0
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -62,35 +65,69 @@ class Reporter:
 
 
 def show_results(results: Results) -> None:
-    """Prints who ranked where, and every optimizer's loss and best learning rate."""
-    problems = results.problems
-    rows = results.table.set_index(["optimizer", "problem"])
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("optimizer", no_wrap=True)
-    table.add_column("mean\nrank", justify="right")
-    for problem in problems:
-        table.add_column(f"{problem}\nrank, test loss, lr", no_wrap=True)
-    ranks = results.table.groupby("problem")["rank"].value_counts()
-    for ranked in results.ranking.itertuples():
-        cells = [Text(ranked.optimizer, "bold"), Text(f"{ranked.rank:.1f}")]
-        for problem in problems:
-            row = rows.loc[ranked.optimizer, problem]
-            tie = "=" if ranks[problem, row["rank"]] > 1 else " "
-            place = f"{tie}{row['rank']:.0f}".rjust(3)
-            loss = f"{row['test_loss']:.3g} ± {row['test_spread']:.1g}"
-            rate = f"    lr {row['learning_rate']:.3g}{'!' if row['edge'] else ''}"
-            style = "bold green" if row["rank"] == 1 else ""
-            cells.append(Text.assemble((place, style), f" {loss}\n", (rate, "dim")))
-        table.add_row(*cells)
+    """Prints the ranking, and who is best on each problem; both fit 80 columns."""
+    console = _console()
+    console.print(_ranking(results))
+    console.print(_winners(results))
     notes = [
-        f"Mean ± spread over {results.about['seeds']} seeds, at the learning rate with the best "
-        "validation loss. = marks ties."
+        "mean rank: over the problems, at the learning rates with the best validation loss, and "
+        "where it lies in nine of ten resamples of the "
+        f"{results.about['seeds']} seeds; = marks ties. speed: fewer steps to the target than "
+        f"{REFERENCE}. state: bytes for each byte of parameters.",
     ]
     if results.table["edge"].any():
         notes.append("! marks a rate on the edge of those tried.")
-    console = _console()
-    console.print(table)
-    console.print(" ".join(notes), highlight=False)
+    for note in notes:
+        console.print(textwrap.fill(note, 79), highlight=False)
+
+
+def _ranking(results: Results) -> Table:
+    table = _table(
+        "place", "optimizer", "mean rank", "untuned", "solved", "speed", "state", "diverged"
+    )
+    places = results.ranking["place"].value_counts()
+    for row in results.ranking.itertuples():
+        tie = "=" if places[row.place] > 1 else " "
+        table.add_row(
+            f"{tie}{row.place}",
+            Text(row.optimizer, "bold green" if row.place == 1 else "bold"),
+            f"{row.rank:.1f} ({row.rank_low:.1f}–{row.rank_high:.1f})",
+            _number(row.rank_untuned, ".1f"),
+            f"{row.solved:.0%}",
+            _number(row.speed, ".2g", "×"),
+            f"{row.state_ratio:.1f}",
+            f"{row.diverged:.0%}",
+        )
+    return table
+
+
+def _winners(results: Results) -> Table:
+    table = _table("problem", "best", "test loss", "lr", "ties with")
+    for problem, best in results.best().items():
+        rows = results.table[results.table["problem"] == problem].set_index("optimizer")
+        row = rows.loc[best]
+        tied = int((rows["rank"] == 1).sum()) - 1
+        table.add_row(
+            Text(problem),
+            Text(best, "bold"),
+            f"{row['test_loss']:.3g} ± {row['test_spread']:.1g}",
+            f"{row['learning_rate']:.3g}{'!' if row['edge'] else ''}",
+            f"{tied} other{'s' * (tied > 1)}" if tied else "",
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """An empty table; all but names and what follows them to the right."""
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in columns:
+        left = column in ("optimizer", "problem", "best", "ties with")
+        table.add_column(column, no_wrap=True, justify="left" if left else "right")
+    return table
+
+
+def _number(value: float, spec: str, unit: str = "") -> str:
+    return "–" if math.isnan(value) else format(value, spec) + unit
 
 
 def show_table(rows: Sequence[dict[str, str]]) -> None:

@@ -1,7 +1,9 @@
 """The outcome in plain words."""
 
 import numpy as np
+import pandas as pd
 
+from optzoo.compare.baselines import REFERENCE
 from optzoo.compare.results import Results
 
 
@@ -13,10 +15,16 @@ def verdict(results: Results) -> list[str]:
     if len(ranking) == 1:
         return [_single(results)]
     many = len(problems) > 1
-    over = f"averaged over {len(problems)} problems" if many else f"on {problems[0]}"
-    sentences = [f"With learning rates tuned, {_winners(ranking['rank'])}, {over}."]
+    over = f"over {len(problems)} problems" if many else f"on {problems[0]}"
+    sentences = [f"With learning rates tuned, {_places(ranking)}, {over}."]
     if ranking["rank_untuned"].notna().all():
         sentences.append(f"At default learning rates, {_winners(ranking['rank_untuned'])}.")
+    speed = ranking["speed"].drop(REFERENCE, errors="ignore").dropna()
+    if len(speed) and speed.max() > 1:
+        sentences.append(
+            f"Fastest to the targets that both reach: {speed.idxmax()}, which takes "
+            f"{speed.max():.2g} times fewer steps than {REFERENCE} on average."
+        )
     if many:
         sentences += [_problem_sentence(results, problem) for problem in problems]
     usable = ranking["usable"]
@@ -37,7 +45,7 @@ def verdict(results: Results) -> list[str]:
         pairs = _names([f"{row.optimizer} on {row.problem}" for row in edges.itertuples()][:6])
         more = f" and {len(edges) - 6} more" if len(edges) > 6 else ""
         sentences.append(f"The best learning rate was the outermost one tried for {pairs}{more}.")
-    missing = len(results.about["optimizers"]) * len(results.about["problems"]) - len(results.runs)
+    missing = len(results.about["optimizers"]) * len(results.about["problems"]) - len(results.grids)
     if missing:
         sentences.append(f"Stopped early: {missing} pairs of optimizer and problem are missing.")
     if count < 3:
@@ -51,6 +59,19 @@ def _single(results: Results) -> str:
         for row in results.table.itertuples()
     ]
     return f"{results.table['optimizer'].iloc[0]} reaches a test loss of {_names(rows)}."
+
+
+def _places(ranking: pd.DataFrame) -> str:
+    """Who is first, and who cannot be told from them by so few seeds."""
+    first = ranking.index[0]
+    tied = ranking.index[ranking["place"] == 1].drop(first).tolist()
+    lead = f"{first} ranks best with a mean rank of {ranking['rank'].iloc[0]:.1f}"
+    if not tied:
+        second = ranking.index[1]
+        return f"{lead}, clearly ahead of {second} with {ranking['rank'].iloc[1]:.1f}"
+    more = f" and {len(tied) - 3} more" if len(tied) > 3 else ""
+    names = ", ".join(tied[:3]) + more if more else _names(tied)
+    return f"{lead}, but the seeds do not tell it from {names}"
 
 
 def _winners(ranks) -> str:

@@ -1,0 +1,70 @@
+"""An optimizer as it takes part in a comparison."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+
+from optzoo.compare.baselines import warmup_cosine
+from optzoo.compare.errors import UserError
+from optzoo.compare.grid import FALLBACK
+from optzoo.registry import Entry
+
+CONSTANT, COSINE = SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A rule with its learning-rate schedule and its weight decay.
+
+    Attributes:
+      entry: the rule.
+      schedule: one of `SCHEDULES`.
+      weight_decay: the decay for a rule that has the argument; None for the rule's own default.
+    """
+
+    entry: Entry
+    schedule: str = CONSTANT
+    weight_decay: float | None = None
+
+    @property
+    def default_rate(self) -> float:
+        """The rule's own default learning rate, which the grid is centred on."""
+        rate = self.entry.defaults.get("learning_rate")
+        return float(rate) if isinstance(rate, int | float) else FALLBACK
+
+    def build(self, learning_rate: Any, total_steps: int) -> optax.GradientTransformationExtraArgs:
+        """The transformation for a run of `total_steps` steps."""
+        options = {}
+        if self.weight_decay is not None and "weight_decay" in self.entry.signature.parameters:
+            options["weight_decay"] = self.weight_decay
+        if self.schedule == COSINE:
+            learning_rate = warmup_cosine(learning_rate, total_steps)
+        rule = self.entry.build(learning_rate, total_steps=total_steps, **options)
+        return optax.with_extra_args_support(rule)
+
+
+def contestants(
+    entries: Mapping[str, Entry], schedules: Sequence[str], weight_decay: float | None
+) -> dict[str, Contestant]:
+    """Every rule under every schedule, by name; a rule that owns its schedule keeps it.
+
+    Raises:
+      UserError: for an unknown schedule or an empty list.
+    """
+    if not schedules:
+        raise UserError("the list of schedules is empty")
+    for schedule in schedules:
+        if schedule not in SCHEDULES:
+            raise UserError(f"unknown schedule {schedule!r}: there are {' and '.join(SCHEDULES)}")
+    if weight_decay is not None and not 0 <= weight_decay < float("inf"):
+        raise UserError(f"weight decay must be a number from 0 up, not {weight_decay:g}")
+    chosen = {}
+    for name, entry in entries.items():
+        # Whoever asks for the number of steps has a schedule of its own.
+        own = "total_steps" in entry.signature.parameters
+        for schedule in [CONSTANT] if own else schedules:
+            label = name if schedule == CONSTANT else f"{name}+{schedule}"
+            chosen[label] = Contestant(entry, schedule, weight_decay)
+    return chosen

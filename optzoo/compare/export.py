@@ -1,0 +1,48 @@
+"""Results in other programs' formats."""
+
+from pathlib import Path
+
+from optzoo.compare.errors import UserError
+from optzoo.compare.results import Results
+
+
+def write(
+    results: Results,
+    *,
+    csv: Path | None = None,
+    parquet: Path | None = None,
+    json: Path | None = None,
+    png: Path | None = None,
+) -> list[Path]:
+    """Writes what is asked for; returns the paths.
+
+    Args:
+      results: what to write.
+      csv, parquet, json: files for the runs, one row each.
+      png: a folder for the charts.
+
+    Raises:
+      UserError: where something cannot be written, or pyarrow is missing for Parquet.
+    """
+    written: list[Path] = []
+    try:
+        if csv:
+            results.frame.to_csv(csv, index=False)
+            written.append(csv)
+        if json:
+            results.frame.to_json(json, orient="records", double_precision=15)
+            written.append(json)
+        if parquet:
+            results.frame.to_parquet(parquet, engine="pyarrow", index=False)
+            written.append(parquet)
+        if png:
+            from optzoo.compare import pictures
+
+            written += pictures.write(results, png)
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
+    except ImportError as error:
+        if "pyarrow" not in str(error):
+            raise
+        raise UserError("Parquet needs pyarrow: pip install pyarrow") from error
+    return written

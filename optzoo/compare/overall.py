@@ -1,0 +1,168 @@
+"""The charts over all problems; see `figures` for their form."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from optzoo.compare.baselines import REFERENCE
+from optzoo.compare.figures import HEIGHT, colours, end_labels, label_room, plain
+from optzoo.compare.results import FACTORS, Results
+
+ROW_HEIGHT, LETTER = 22, 7.2
+
+
+def ranking_chart(results: Results) -> dict[str, Any]:
+    """Mean rank of every optimizer and where it lies in nine of ten resamples of the seeds."""
+    ranking = results.ranking
+    palette = colours(results)
+    data = []
+    for height, row in zip(_heights(ranking), ranking.itertuples(), strict=True):
+        colour = palette.get(row.optimizer, "$muted")
+        hover = (
+            f"{row.optimizer}: mean rank {row.rank:.1f} ({row.rank_low:.1f} to "
+            f"{row.rank_high:.1f})<extra></extra>"
+        )
+        span = {"x": [row.rank_low, row.rank_high], "y": [height, height], "mode": "lines"}
+        dot = {"x": [row.rank], "y": [height], "mode": "markers"}
+        data.append(span | {"line": {"color": colour, "width": 4}, "opacity": 0.45})
+        data.append(dot | {"marker": {"color": colour, "size": 9}})
+        for trace in data[-2:]:
+            trace["hovertemplate"] = hover
+    axis = {"title": {"text": "mean rank (1 is best)"}, "range": [0.5, len(ranking) + 0.5]}
+    return _rows(ranking["optimizer"].tolist(), data, axis)
+
+
+def speed_chart(results: Results) -> dict[str, Any]:
+    """Steps to the target against the reference's: a dot a problem, a bar at the geometric mean."""
+    speeds = results.against_reference("steps_to_target")
+    names = [name for name in results.ranking["optimizer"] if speeds[name].notna().any()]
+    palette = colours(results)
+    data: list[dict[str, Any]] = []
+    for height, name in zip(range(len(names), 0, -1), names, strict=True):
+        known = speeds[name].replace([0.0, np.inf], np.nan).dropna()
+        if known.empty:
+            continue
+        colour = palette.get(name, "$muted")
+        mean = float(np.exp(np.log(known).mean()))
+        data.append(
+            {
+                "x": plain(known.to_numpy()),
+                "y": [height] * len(known),
+                "mode": "markers",
+                "marker": {"color": colour, "size": 8},
+                "opacity": 0.6,
+                "text": known.index.tolist(),
+                "hovertemplate": f"{name} on %{{text}}: %{{x:.2g}} times<extra></extra>",
+            }
+        )
+        data.append(
+            {
+                "x": [mean, mean],
+                "y": [height - 0.35, height + 0.35],
+                "mode": "lines",
+                "line": {"color": colour, "width": 4},
+                "hovertemplate": f"{name}: {mean:.2g} times on average<extra></extra>",
+            }
+        )
+    values = [x for trace in data for x in trace["x"]] or [1.0]
+    low, high = min(0.5, *values), max(2.0, *values)
+    axis = {
+        "title": {"text": f"times fewer steps to the target than {REFERENCE}"},
+        "type": "log",
+        "range": [float(np.log10(low)) - 0.05, float(np.log10(high)) + 0.05],
+        **_factors(low, high),
+    }
+    return _rows(names, data, axis)
+
+
+def profile_chart(results: Results) -> dict[str, Any]:
+    """Share of problems and seeds solved within a multiple of the fewest steps anybody took."""
+    axis = {
+        "title": {"text": "steps, in multiples of the fastest optimizer's"},
+        "type": "log",
+        "range": [0, float(np.log10(FACTORS[-1]))],
+        **_factors(1, FACTORS[-1]),
+    }
+    return _lines(results, results.profiles, axis, "share solved", "hv")
+
+
+def budget_chart(results: Results) -> dict[str, Any]:
+    """Expected share of the possible progress after so many random trials of learning rates."""
+    budgets = results.budgets
+    axis = {
+        "title": {"text": "learning rates tried"},
+        "range": [1, max(2, len(budgets))],
+        "dtick": 1,
+    }
+    return _lines(results, budgets, axis, "share of the progress", "linear")
+
+
+def _lines(
+    results: Results, table: pd.DataFrame, xaxis: dict[str, Any], title: str, shape: str
+) -> dict[str, Any]:
+    """A line a column, the best-ranked coloured and on top, on an axis from 0 to 1."""
+    palette = colours(results)
+    names = sorted(table, key=lambda name: name in palette)
+    data, ends = [], []
+    for name in names:
+        colour = palette.get(name)
+        line = {"color": colour or "$muted", "width": 2.25 if colour else 1, "shape": shape}
+        data.append(
+            {
+                "x": table.index.tolist(),
+                "y": plain(table[name].to_numpy()),
+                "mode": "lines",
+                "line": line,
+                "opacity": 1 if colour else 0.55,
+                "hovertemplate": f"{name}: %{{y:.0%}} at %{{x:.3g}}<extra></extra>",
+            }
+        )
+        if colour:
+            ends.append((float(table[name].iloc[-1]), name, colour))
+    span = [min(0.0, 0.0), 1.03]
+    return {
+        "data": data,
+        "layout": {
+            "height": HEIGHT,
+            "margin": {"l": 52, "r": label_room(ends), "t": 8, "b": 44},
+            "showlegend": False,
+            "hovermode": "closest",
+            "annotations": end_labels(ends, span),
+            "xaxis": xaxis,
+            "yaxis": {"range": span, "tickformat": ".0%", "title": {"text": title}},
+        },
+    }
+
+
+def _heights(rows: pd.DataFrame) -> range:
+    return range(len(rows), 0, -1)
+
+
+def _rows(names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]) -> dict[str, Any]:
+    """A chart with a row for each name, the first on top."""
+    widest = max((len(name) for name in names), default=0)
+    return {
+        "data": data,
+        "layout": {
+            "height": 64 + ROW_HEIGHT * len(names),
+            "margin": {"l": 16 + LETTER * widest, "r": 12, "t": 8, "b": 44},
+            "showlegend": False,
+            "hovermode": "closest",
+            "xaxis": xaxis,
+            "yaxis": {
+                "range": [0.4, len(names) + 0.6],
+                "tickvals": list(range(len(names), 0, -1)),
+                "ticktext": names,
+            },
+        },
+    }
+
+
+def _factors(low: float, high: float) -> dict[str, Any]:
+    """Ticks of a logarithmic axis of multiples."""
+    values = [2.0**power for power in range(-10, 11)]
+    if high / low > 2**7:
+        values = [10.0**power for power in range(-10, 11)]
+    values = [value for value in values if low * 0.99 <= value <= high * 1.01]
+    return {"tickvals": values, "ticktext": [f"×{value:g}" for value in values]}

@@ -1,0 +1,88 @@
+"""The paths that optimizers take over a landscape, drawn step by step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optzoo.compare.figures import HEIGHT, PALETTE, colours
+from optzoo.compare.results import Results
+from optzoo.problems import Problem
+
+RESOLUTION, DIGITS = 56, 3
+
+
+def relief(problem: Problem) -> list[list[float]] | None:
+    """The logarithm of the loss over the problem's box, row by row; None without a box."""
+    if problem.box is None:
+        return None
+    left, right, bottom, top = problem.box
+    x = jnp.linspace(left, right, RESOLUTION)
+    y = jnp.linspace(bottom, top, RESOLUTION)
+
+    def height(x, y):
+        return problem.evaluate({"point": jnp.stack([x, y])}, "validation")["loss"]
+
+    across: Callable[..., Any] = jax.vmap(height, in_axes=(0, None))
+    losses = jax.jit(jax.vmap(across, in_axes=(None, 0)))(x, y)
+    logarithms = np.log10(np.maximum(np.asarray(losses, float), 1e-3))
+    return logarithms.round(DIGITS - 1).tolist()
+
+
+def path_chart(results: Results, problem: str) -> dict[str, Any] | None:
+    """Where the best-ranked optimizers went on a landscape, at their best learning rates, seed 0.
+
+    `frames` counts the checkpoints, so that the page can draw the paths up to any of them. None
+    where the problem is no landscape.
+    """
+    details = results.about["problems"][problem]
+    if details["relief"] is None:
+        return None
+    left, right, bottom, top = details["box"]
+    palette = colours(results)
+    table = results.table[results.table["problem"] == problem].set_index("optimizer")
+    data: list[dict[str, Any]] = [
+        {
+            "type": "contour",
+            "x": np.linspace(left, right, RESOLUTION).round(4).tolist(),
+            "y": np.linspace(bottom, top, RESOLUTION).round(4).tolist(),
+            "z": details["relief"],
+            "ncontours": 18,
+            "showscale": False,
+            "hoverinfo": "skip",
+            "opacity": 0.55,
+            "line": {"width": 0.5},
+            "colorscale": [[0, "$accent"], [1, "$page"]],
+        }
+    ]
+    for name in [name for name in palette if name in table.index][: len(PALETTE)]:
+        rate = table["learning_rate"][name]
+        run = next(run for run in results.grids[problem, name].runs if run.rate == rate)
+        x, y = (np.asarray(run.curves[axis], float) for axis in "xy")
+        inside = np.isfinite(x) & np.isfinite(y)
+        data.append(
+            {
+                "x": [float(f"{v:.4g}") if ok else None for v, ok in zip(x, inside, strict=True)],
+                "y": [float(f"{v:.4g}") if ok else None for v, ok in zip(y, inside, strict=True)],
+                "mode": "lines+markers",
+                "name": name,
+                "line": {"color": palette[name], "width": 2},
+                "marker": {"color": palette[name], "size": 4},
+                "hovertemplate": f"{name}, learning rate {rate:.3g}<extra></extra>",
+            }
+        )
+    return {
+        "data": data,
+        "frames": details["checkpoints"],
+        "layout": {
+            "height": HEIGHT + 60,
+            "margin": {"l": 44, "r": 8, "t": 8, "b": 64},
+            "showlegend": True,
+            "legend": {"orientation": "h", "y": -0.12},
+            "hovermode": "closest",
+            "xaxis": {"range": [left, right]},
+            "yaxis": {"range": [bottom, top]},
+        },
+    }
