@@ -57,6 +57,8 @@ def main(steps: int) -> None:
     print(optzoo.describe(tx, params), end="\n\n")
     for index in range(steps):
         params, state, value = step(params, state, inputs, labels)
+        # This, too, is for virtual devices alone: they deadlock with many steps under way.
+        value.block_until_ready()
         if index % max(1, steps // 5) == 0:
             print(f"step {index}: loss {value:.3f}")
     for path, leaf in jax.tree.leaves_with_path(state):
