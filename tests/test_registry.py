@@ -134,3 +134,18 @@ def test_an_unknown_name_gives_the_nearest():
         get("ademamixx")
     with pytest.raises(ValueError, match="unknown optimizer '': there are adago, "):
         get("")
+
+
+@pytest.mark.parametrize("module", [optzoo, optzoo.primitives], ids=lambda module: module.__name__)
+def test_everything_public_is_annotated(module):
+    public = {
+        name: member
+        for name, member in vars(module).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    }
+    assert len(public) > 20
+    for name, function in public.items():
+        signature = inspect.signature(function)
+        assert signature.return_annotation is not signature.empty, name
+        for parameter in signature.parameters.values():
+            assert parameter.annotation is not parameter.empty, f"{name}({parameter.name})"

@@ -101,7 +101,7 @@ def map_with_axes(fn: Callable[..., Any], axes: AxesLike, tree: Tree, *rest: Tre
     )
 
 
-def path_name(path: tuple) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
     """A leaf's key path as "a/b/c", without the `.value` of Flax's boxes around arrays."""
     if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]

@@ -204,7 +204,7 @@ def require_params(params: Tree, who: str) -> None:
         raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
 
 
-def _allowed_values(factory: Callable) -> dict[str, Range | OneOf]:
+def _allowed_values(factory: Callable[..., Any]) -> dict[str, Range | OneOf]:
     allowed: dict[str, Range | OneOf] = {}
     for name, hint in typing.get_type_hints(factory, include_extras=True).items():
         for part in (hint, *typing.get_args(hint)):

@@ -86,6 +86,6 @@ def where_kept(fn: Any, kept: Tree, params: Tree) -> Tree:
     return result
 
 
-def _place(path: tuple) -> tuple:
+def _place(path: tuple[Any, ...]) -> tuple[Any, ...]:
     """A leaf's path without the `.value` of Flax's boxes around arrays."""
     return path[:-1] if path and path[-1] == GetAttrKey("value") else path

@@ -107,7 +107,7 @@ def routes(
     ]
 
 
-def _shapes_of_heads(leaves: list[tuple[str, Any]], obstacles: list[str]) -> set[tuple]:
+def _shapes_of_heads(leaves: list[tuple[str, Any]], obstacles: list[str]) -> set[tuple[Any, ...]]:
     """Where and in what shape (in, out) a layer is the head although its name does not say so.
 
     It is the mirror of the embedding (vocabulary, width) that it sits beside.
@@ -176,7 +176,7 @@ def _selector(argument: str, selection: Selection, params: Tree) -> Callable[[st
     return lambda path: any(mask.get(owner, False) for owner in ancestry(path))
 
 
-def _check_matches(argument: str, pattern: str | re.Pattern, params: Tree) -> None:
+def _check_matches(argument: str, pattern: str | re.Pattern[str], params: Tree) -> None:
     def is_hidden(node: Any) -> bool:
         return node is None or isinstance(node, optax.MaskedNode)
 
