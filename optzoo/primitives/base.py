@@ -90,20 +90,20 @@ def checked(factory: Callable[P, Tx]) -> Callable[P, Tx]:
     Raises:
       ValueError: from the factory; the message names the argument, the value and what is allowed.
     """
-    allowed = _allowed_values(factory)
-    signature = inspect.signature(factory)
-    optional = {
-        name
-        for name, hint in typing.get_type_hints(factory).items()
-        if type(None) in typing.get_args(hint)
-    }
+
+    @functools.cache
+    def rules():
+        # Read at the first call: annotations are slow to read, and most are never needed.
+        return inspect.signature(factory), _allowed_values(factory)
 
     @functools.wraps(factory)
     def checking(*args: P.args, **kwargs: P.kwargs) -> Tx:
+        signature, allowed = rules()
         for name, value in signature.bind(*args, **kwargs).arguments.items():
-            exempt = isinstance(value, jax.core.Tracer) or (value is None and name in optional)
-            if name in allowed and not exempt and not allowed[name].allows(value):
-                raise ValueError(f"{factory.__name__}: {name} must {allowed[name]}; got {value!r}")
+            if name in allowed and not isinstance(value, jax.core.Tracer):
+                optional, values = allowed[name]
+                if not (values.allows(value) or (optional and value is None)):
+                    raise ValueError(f"{factory.__name__}: {name} must {values}; got {value!r}")
         return factory(*args, **kwargs)
 
     return checking
@@ -204,13 +204,15 @@ def require_params(params: Tree, who: str) -> None:
         raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
 
 
-def _allowed_values(factory: Callable[..., Any]) -> dict[str, Range | OneOf]:
-    allowed: dict[str, Range | OneOf] = {}
+def _allowed_values(factory: Callable[..., Any]) -> dict[str, tuple[bool, Range | OneOf]]:
+    """For each argument with a rule: whether it may be None, and what else it may be."""
+    allowed: dict[str, tuple[bool, Range | OneOf]] = {}
     for name, hint in typing.get_type_hints(factory, include_extras=True).items():
+        optional = type(None) in typing.get_args(hint)
         for part in (hint, *typing.get_args(hint)):
             if typing.get_origin(part) is Literal:
-                allowed[name] = OneOf(typing.get_args(part))
+                allowed[name] = optional, OneOf(typing.get_args(part))
             for note in getattr(part, "__metadata__", ()):
                 if isinstance(note, Range):
-                    allowed[name] = note
+                    allowed[name] = optional, note
     return allowed

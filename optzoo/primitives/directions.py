@@ -86,7 +86,7 @@ def remove_radial(
     if spec is None or not update.size:
         return update, jnp.zeros([], bool)
     spec = spec.resolved(update.ndim)
-    factor, projected = 0.0, False
+    factor, projected = jnp.zeros([], update.dtype), jnp.zeros([], bool)
     sums = [grad * param, jnp.square(grad), jnp.square(param), update * param]
     rows = []
     # One pass over the arrays: a layer's sums are sums of its channels', where the barrier keeps
