@@ -325,25 +325,24 @@ def positive_negative_momentum(
         del params
         count = optax.safe_increment(state.steps)
         turn = count % 2 == 0
-        even, odd = (cast_like(tree, updates) for tree in (state.even, state.odd))
 
-        def renewed(g, even, odd):
-            return decay**2 * jnp.where(turn, even, odd) + (1 - decay**2) * g
-
-        positive = jax.tree.map(renewed, updates, even, odd)
         # Each keeps its place: exchanging them would copy both.
-        even, odd = (
-            jax.tree.map(lambda p, m, mine=mine: jnp.where(mine, p, m), positive, moment)
-            for mine, moment in ((turn, even), (~turn, odd))
-        )
+        def renewed(mine, moment):
+            return jax.tree.map(
+                lambda g, m: jnp.where(mine, decay**2 * m + (1 - decay**2) * g, m),
+                updates,
+                cast_like(moment, updates),
+            )
+
+        even, odd = renewed(turn, state.even), renewed(~turn, state.odd)
         noise = jnp.sqrt((1 + noise_decay) ** 2 + noise_decay**2)
         norm = noise * (1 - decay ** real(count))
-        out = jax.tree.map(
-            lambda p, e, o: (2 * p - jnp.where(turn, o, e)) / norm.astype(p.dtype),
-            positive,
-            even,
-            odd,
-        )
+
+        def difference(even, odd):
+            positive, negative = jnp.where(turn, even, odd), jnp.where(turn, odd, even)
+            return (2 * positive - negative) / norm.astype(even.dtype)
+
+        out = jax.tree.map(difference, even, odd)
         return out, PositiveNegativeState(count, _stored(even, dtype), _stored(odd, dtype))
 
     return optax.GradientTransformation(init, update)
