@@ -111,7 +111,7 @@ def lowered(tx: optax.GradientTransformation, shapes: Tree, sharding: Any = None
 
 
 def paired(contestants: dict[str, Callable[[], None]], seconds: float) -> dict[str, list[float]]:
-    """Seconds of each call, one after the other in turn, so that all meet the same disturbances.
+    """Seconds of each call, in turn and each first in turn, so that all are disturbed alike.
 
     Three rounds at least, then more until `seconds` are spent; a first round is not counted.
     """
@@ -119,11 +119,13 @@ def paired(contestants: dict[str, Callable[[], None]], seconds: float) -> dict[s
     for call in contestants.values():
         call()
     end = time.perf_counter() + seconds
-    while len(next(iter(times.values()))) < 3 or time.perf_counter() < end:
-        for name, call in contestants.items():
+    order = list(contestants)
+    while len(times[order[0]]) < 3 or time.perf_counter() < end:
+        for name in order:
             start = time.perf_counter()
-            call()
+            contestants[name]()
             times[name].append(time.perf_counter() - start)
+        order.append(order.pop(0))
     return times
 
 

@@ -98,12 +98,12 @@ def torch_step(target: str, shapes) -> Callable[[], None] | None:
     return call
 
 
-def rows_of(name: str, shapes, seconds: float) -> common.Row:
+def rows_of(name: str, shapes, seconds: float, torch: bool) -> common.Row:
     """The row of one rule."""
     contestants = {"optzoo": jax_step(common.ours(name), shapes)}
     if name in common.COUNTERPARTS:
         contestants["optax"] = jax_step(common.COUNTERPARTS[name](), shapes)
-    peer = torch_step(PEERS[name], shapes) if name in PEERS else None
+    peer = torch_step(PEERS[name], shapes) if torch and name in PEERS else None
     if peer:
         contestants["torch"] = peer
     times = common.paired(contestants, seconds)
@@ -124,10 +124,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3, help="a rule, at least; 3 by default")
     parser.add_argument("--blocks", type=int, default=6, help="of the model; 6 by default")
     parser.add_argument("--width", type=int, default=512, help="of the model; 512 by default")
+    parser.add_argument("--no-torch", action="store_true", help="only optzoo and Optax")
     common.add_rules(parser, list(optzoo.REGISTRY))
     options = parser.parse_args()
     shapes = common.model(options.blocks, options.width)
-    common.report([rows_of(name, shapes, options.seconds) for name in options.rules], options)
+    rows = [rows_of(name, shapes, options.seconds, not options.no_torch) for name in options.rules]
+    common.report(rows, options)
 
 
 if __name__ == "__main__":
