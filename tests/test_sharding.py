@@ -14,9 +14,6 @@ from optzoo.testing import Row, distributed
 from optzoo.testing.checks import processes
 from optzoo.testing.subject import importable
 
-# The fixtures start processes of their own: once is enough.
-pytestmark = pytest.mark.xdist_group("devices")
-
 CHECKS = ("sharded_auto", "sharded_explicit")
 CHILD = f"""
 import json, sys
