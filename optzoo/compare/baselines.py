@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from optzoo.registry import Entry, Factory
@@ -22,9 +24,15 @@ def unpublished(factory: Factory) -> Entry:
 
 
 def warmup_cosine(learning_rate: Any, total_steps: int) -> optax.Schedule:
-    """A linear warm-up over the first tenth of a run, then cosine decay to zero."""
-    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, total_steps // 10), total_steps)
-    return lambda step: learning_rate * shape(step)
+    """A linear warm-up from 0 over the first tenth of a run, then cosine decay to 0."""
+    warmup = max(1, total_steps // 10)
+
+    def schedule(count: Any) -> jax.Array:
+        step = jnp.asarray(count, jnp.float32)
+        share = jnp.clip((step - warmup) / max(1, total_steps - warmup), 0, 1)
+        return learning_rate * jnp.minimum(step / warmup, (1 + jnp.cos(jnp.pi * share)) / 2)
+
+    return schedule
 
 
 def sgd(learning_rate: Any = 0.1, *, momentum: Any = 0.9):

@@ -67,11 +67,12 @@ def rate_curves(results: Results, problem: str) -> dict[str, Any]:
         traces.append((name, name, runs.columns.tolist(), np.median(values, axis=0), values))
     rates = frame[column]
     low, high = np.log10(rates.min()), np.log10(rates.max())
+    powers = range(int(np.ceil(low)), int(np.floor(high)) + 1)
     axis = {
         "title": {"text": "learning rate" + (" as a multiple of the default" if relative else "")},
         "type": "log",
         "range": [low - 0.1, high + 0.1],
-        "tickvals": [10.0**power for power in range(int(np.ceil(low)), int(high) + 1)],
+        "tickvals": [10.0**power for power in powers[:: 1 + len(powers) // 7]],
         "tickprefix": "×" if relative else "",
     }
     losses = frame["validation_loss"].to_numpy()

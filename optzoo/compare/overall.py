@@ -68,7 +68,7 @@ def speed_chart(results: Results) -> dict[str, Any]:
     values = [x for trace in data for x in trace["x"]] or [1.0]
     low, high = min(0.5, *values), max(2.0, *values)
     axis = {
-        "title": {"text": f"times fewer steps to the target than {REFERENCE}"},
+        "title": {"text": f"speed against {REFERENCE}"},
         "type": "log",
         "range": [float(np.log10(low)) - 0.05, float(np.log10(high)) + 0.05],
         **_factors(low, high),
@@ -120,7 +120,7 @@ def _lines(
         )
         if colour:
             ends.append((float(table[name].iloc[-1]), name, colour))
-    span = [min(0.0, 0.0), 1.03]
+    span = [0.0, 1.03]
     return {
         "data": data,
         "layout": {

@@ -5,31 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from optzoo.compare.figures import loss_curves, rate_curves
-from optzoo.compare.overall import budget_chart, profile_chart, ranking_chart, speed_chart
+from optzoo.compare.charts import BY_PROBLEM, OVERALL, THEME
 from optzoo.compare.results import Results
 
-INK = {"$ink": "#1c2330", "$muted": "#9aa3af", "$page": "#ffffff", "$accent": "#0072b2"}
 WIDTH, DPI, PIXELS = 7.2, 110, 100
-OVERALL = {
-    "ranking": (ranking_chart, "Mean rank over the problems, and 90 % of the resamples of seeds"),
-    "speed": (speed_chart, "Steps to the target"),
-    "profile": (profile_chart, "Share of problems and seeds solved within so many steps"),
-    "budget": (budget_chart, "Expected progress after so many trials of learning rates"),
-}
 
 
 def write(results: Results, folder: Path) -> list[Path]:
-    """Draws every chart over all problems and two for each problem; returns the files."""
-    charts = {name: (draw(results), title) for name, (draw, title) in OVERALL.items()}
+    """Draws every chart over all problems and for each problem; returns the files."""
+    pictures = {name: (chart.draw(results), chart.title) for name, chart in OVERALL.items()}
     for problem in results.problems:
-        name = "".join(c if c.isalnum() else "_" for c in problem)
-        charts[f"{name}-loss"] = (loss_curves(results, problem), f"{problem}: validation loss")
-        title = f"{problem}: final loss by learning rate"
-        charts[f"{name}-rates"] = (rate_curves(results, problem), title)
+        stem = "".join(c if c.isalnum() else "_" for c in problem)
+        for name, chart in BY_PROBLEM.items():
+            title = f"{problem}: {chart.title}"
+            pictures[f"{stem}-{name}"] = (chart.draw(results, problem), title)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, (figure, title) in charts.items():
+    for name, (figure, title) in pictures.items():
         paths.append(folder / f"{name}.png")
         draw(figure, title).savefig(paths[-1], dpi=DPI)
     return paths
@@ -107,4 +99,4 @@ def _axis(axes: Any, name: str, axis: dict[str, Any]) -> None:
 
 
 def _colour(name: str | None) -> str | None:
-    return INK.get(name, name) if name else None
+    return THEME.get(name, name) if name else None

@@ -8,7 +8,6 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,10 @@ from plotly.offline import get_plotlyjs
 
 from optzoo.compare import pairing
 from optzoo.compare.baselines import REFERENCE
+from optzoo.compare.charts import BY_PROBLEM, OVERALL
 from optzoo.compare.errors import UserError
 from optzoo.compare.figures import colours, loss_curves, rate_curves
 from optzoo.compare.grid import MAX_GROWTH
-from optzoo.compare.overall import budget_chart, profile_chart, ranking_chart, speed_chart
 from optzoo.compare.paths import path_chart
 from optzoo.compare.results import Results
 from optzoo.compare.verdict import verdict
@@ -61,13 +60,7 @@ def html(results: Results, changes: list[list[str]] | None = None) -> str:
       results: what it shows.
       changes: rows of `pairing.changes`, header first, where it shows two comparisons.
     """
-    figures: dict[str, Any] = {
-        "ranking": ranking_chart(results),
-        "profile": profile_chart(results),
-        "budget": budget_chart(results),
-    }
-    if results.against_reference("steps_to_target").notna().any(axis=None):
-        figures["speed"] = speed_chart(results)
+    figures = {name: chart.draw(results) for name, chart in OVERALL.items()}
     sections = []
     for i, problem in enumerate(results.problems):
         figures[f"loss-{i}"] = loss_curves(results, problem)
@@ -85,37 +78,13 @@ def html(results: Results, changes: list[list[str]] | None = None) -> str:
         navigation="".join(links),
         changes=_changes(changes),
         ranking=_ranking(results),
-        charts="".join(_chart(*CHARTS[name]) for name in CHARTS if name in figures),
+        charts="".join(_chart([name], chart.caption) for name, chart in OVERALL.items()),
         sections="".join(sections),
         protocol=_protocol(results),
         date=escape(results.about["date"]),
         figures=json.dumps(figures).replace("</", "<\\/"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
     )
-
-
-CHARTS = {
-    "ranking": (
-        ["ranking"],
-        "Rank averaged over the problems. Dot: the mean over resamples of the seeds; bar: nine of "
-        "ten of them. Bars that overlap much are ties.",
-    ),
-    "speed": (
-        ["speed"],
-        f"How many times fewer steps than {REFERENCE} to each problem's target, at everybody's "
-        "best learning rate. A dot for each problem that both solve; bar: geometric mean.",
-    ),
-    "profile": (
-        ["profile"],
-        "Performance profile: the share of problems and seeds whose target is reached within a "
-        "multiple of the steps of whoever is fastest there. Higher is better.",
-    ),
-    "budget": (
-        ["budget"],
-        "What tuning buys: the share of the possible progress to expect of the best of so many "
-        "learning rates, drawn at random from those tried. Flat and high is easy to tune.",
-    ),
-}
 
 
 def _chart(names: list[str], caption: str) -> str:
@@ -209,15 +178,8 @@ def _section(results: Results, problem: str, index: int, *, drawn: str) -> str:
             _strip(results, problem, row["optimizer"]),
         ]
         rows.append(cells)
-    charts = _chart(
-        [f"loss-{index}", f"clock-{index}"],
-        "Loss during training, at everybody's best learning rate. Line: median of the seeds; band: "
-        "all seeds; grey: the other optimizers.",
-    ) + _chart(
-        [f"rate-{index}"],
-        "Final loss for every learning rate tried. The flatter the valley, the easier to tune; a "
-        "dot marks the best, a line ends where runs diverge.",
-    )
+    charts = _chart([f"loss-{index}", f"clock-{index}"], BY_PROBLEM["losses"].caption)
+    charts += _chart([f"rate-{index}"], BY_PROBLEM["rates"].caption)
     if drawn:
         charts += f"""<figure><figcaption>The paths of the first seed, at everybody's best learning
 rate, over the logarithm of the loss.</figcaption>

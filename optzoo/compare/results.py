@@ -193,7 +193,7 @@ class Results:
         values = ranks[ranking.index].to_numpy()
         ahead = (values[:, :, None] < values[:, None, :]).mean(axis=0) >= CLEAR
         ranking["place"] = 1 + ahead.sum(axis=0)
-        return ranking.sort_values(["rank", "rank_untuned"]).reset_index()
+        return ranking.sort_values(["place", "rank", "rank_untuned"]).reset_index()
 
     def _losses(
         self, problem: str, *, untuned: bool = False
@@ -257,6 +257,35 @@ class Results:
         """The best-ranked optimizer of every problem."""
         order = self.table.sort_values(["rank", "test_loss"]).groupby("problem")["optimizer"]
         return order.first().reindex(self.problems).to_dict()
+
+    def plot_ranking(self) -> Any:
+        """Mean ranks with their uncertainty, as a Plotly figure."""
+        return self._plot("ranking")
+
+    def plot_speed(self) -> Any:
+        """Steps to the targets against the reference AdamW's, as a Plotly figure."""
+        return self._plot("speed")
+
+    def plot_profile(self) -> Any:
+        """Performance profiles, as a Plotly figure."""
+        return self._plot("profile")
+
+    def plot_budget(self) -> Any:
+        """What to expect of so many trials of learning rates, as a Plotly figure."""
+        return self._plot("budget")
+
+    def plot_losses(self, problem: str) -> Any:
+        """Loss curves on one problem, as a Plotly figure."""
+        return self._plot("losses", problem)
+
+    def plot_rates(self, problem: str) -> Any:
+        """Final loss for every learning rate on one problem, as a Plotly figure."""
+        return self._plot("rates", problem)
+
+    def _plot(self, name: str, *arguments: str) -> Any:
+        from optzoo.compare import charts
+
+        return charts.notebook(charts.CHARTS[name].draw(self, *arguments))
 
 
 def results(path: str | Path) -> pd.DataFrame:

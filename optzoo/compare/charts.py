@@ -1,0 +1,82 @@
+"""Every chart that a report, a folder of pictures or a notebook can ask for: the one list."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from optzoo.compare.baselines import REFERENCE
+from optzoo.compare.figures import loss_curves, rate_curves
+from optzoo.compare.overall import budget_chart, profile_chart, ranking_chart, speed_chart
+
+# What the names of colours mean on paper and in notebooks; the report's page has its own.
+THEME = {"$ink": "#1c2330", "$muted": "#9aa3af", "$page": "#ffffff", "$accent": "#0072b2"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart.
+
+    Attributes:
+      draw: makes its figure from the results (and a problem, if it is one problem's).
+      title: a few words.
+      caption: how to read it.
+    """
+
+    draw: Callable[..., dict[str, Any]]
+    title: str
+    caption: str
+
+
+OVERALL = {
+    "ranking": Chart(
+        ranking_chart,
+        "Mean rank over the problems, with 90 % of the resamples of the seeds",
+        "Rank averaged over the problems. Dot: the mean over resamples of the seeds; bar: nine of "
+        "ten of them. Bars that overlap much are ties.",
+    ),
+    "speed": Chart(
+        speed_chart,
+        f"Steps to the target against {REFERENCE}",
+        f"How many times fewer steps than {REFERENCE} to each problem's target, at everybody's "
+        "best learning rate. A dot for each problem that both solve; bar: geometric mean.",
+    ),
+    "profile": Chart(
+        profile_chart,
+        "Share of problems and seeds solved within so many steps",
+        "Performance profile: the share of problems and seeds whose target is reached within a "
+        "multiple of the steps of whoever is fastest there. Higher is better.",
+    ),
+    "budget": Chart(
+        budget_chart,
+        "Expected progress after so many trials of learning rates",
+        "What tuning buys: the share of the possible progress to expect of the best of so many "
+        "learning rates, drawn at random from those tried. Flat and high is easy to tune.",
+    ),
+}
+BY_PROBLEM = {
+    "losses": Chart(
+        loss_curves,
+        "validation loss",
+        "Loss during training, at everybody's best learning rate. Line: median of the seeds; band: "
+        "all seeds; grey: the other optimizers.",
+    ),
+    "rates": Chart(
+        rate_curves,
+        "final loss by learning rate",
+        "Final loss for every learning rate tried. The flatter the valley, the easier to tune; a "
+        "dot marks the best, a line ends where runs diverge.",
+    ),
+}
+CHARTS = OVERALL | BY_PROBLEM
+
+
+def notebook(figure: dict[str, Any]) -> Any:
+    """A chart as a `plotly.graph_objects.Figure` in light colours."""
+    from plotly.graph_objects import Figure
+
+    layout = figure["layout"] | {"template": "plotly_white"}
+    text = json.dumps({"data": figure["data"], "layout": layout})
+    for name, colour in THEME.items():
+        text = text.replace(f'"{name}"', f'"{colour}"')
+    return Figure(json.loads(text))

@@ -1,0 +1,193 @@
+"""Stops, crowds and full disks: at most the running cell is lost, and one sentence says why."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+from optzoo.compare import Results, UserError, run
+from optzoo.compare.store import STORE_NAME, Run, Store
+from optzoo.problems import Problem
+
+PROGRAM = "from optzoo.cli import main; main()"
+SAME = "compare --problems saddle --steps 5 --seeds 2 --out out"
+
+
+def descent(learning_rate=0.1):
+    return optax.sgd(learning_rate)
+
+
+def bowl(steepness=1.0):
+    def loss(params, _):
+        return steepness * jnp.sum(params**2)
+
+    return Problem(
+        lambda key: jnp.ones(2), loss, lambda p, _: {"loss": loss(p, None)}, 4, 0.1, name="bowl"
+    )
+
+
+def start(command, folder, **options):
+    arguments = [sys.executable, "-c", PROGRAM, *command.split()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(arguments, cwd=folder, **pipes, **options)
+
+
+def is_sound(folder):
+    with sqlite3.connect(folder / "out" / STORE_NAME) as database:
+        return database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path):
+    process = start(f"{SAME} --optimizers sgd,lion,adam,ademamix", tmp_path)
+    assert process.stderr.readline().startswith("[1/4]")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "optzoo: stopped; the same command resumes"
+    assert "Traceback" not in errors and is_sound(tmp_path)
+    assert len(Results.load(tmp_path / "out").frame) >= 10
+
+
+def test_two_processes_share_a_store(tmp_path):
+    commands = [f"{SAME} --optimizers {names}" for names in ("sgd,lion", "lion,adam")]
+    processes = [start(command, tmp_path) for command in commands]
+    outcomes = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    assert is_sound(tmp_path)
+    for (output, _), names in zip(outcomes, (("sgd", "lion"), ("lion", "adam")), strict=True):
+        table = output.split("problem")[0]
+        assert all(f" {name} " in table for name in names)
+        assert not {"sgd", "adam"} - set(names) & set(table.split())
+
+
+def test_joined_processes_share_the_runs(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    joined = f"{SAME} --optimizers sgd,lion --coordinator {address} --processes 2 --process"
+    alone = start(f"{SAME} --optimizers sgd,lion".replace("out out", "out alone"), tmp_path)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    processes = [start(f"{joined} {index}", tmp_path, env=environment) for index in range(2)]
+    outcomes = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    assert outcomes[0][0].rstrip().endswith("out") and not outcomes[1][0]
+    alone.communicate(timeout=60)
+    both, one = (Results.load(tmp_path / name).frame for name in ("out", "alone"))
+    assert both["learning_rate"].equals(one["learning_rate"])
+    assert (abs(both["test_loss"] - one["test_loss"]) < 1e-6).all()
+    assert Results.load(tmp_path / "out").about["device"].startswith("2 x cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--processes 2", "need --coordinator"),
+        ("--coordinator 127.0.0.1:1", "needs --processes and --process"),
+    ],
+)
+def test_processes_need_to_know_each_other(options, words, tmp_path):
+    process = start(f"{SAME} {options}", tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and words in errors and errors.count("\n") == 1
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    run([bowl()], [descent], lrs=[0.1], out=tmp_path)
+    connect = sqlite3.connect
+
+    def full(*arguments, **options):
+        database = connect(*arguments, **options)
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    with pytest.raises(UserError, match="full; what it holds is safe") as caught:
+        run([bowl()], [descent], lrs=[10.0**-n for n in range(60)], out=tmp_path)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert Results.load(tmp_path).frame["learning_rate"].tolist() == [0.1] * 3
+    seen = []
+    run([bowl()], [descent], lrs=[0.1, 0.2], out=tmp_path, progress=seen.append)
+    assert (seen[0].computed, seen[0].reused) == (3, 3)
+
+
+def test_a_folder_that_fills_up_while_the_report_is_written(tmp_path, monkeypatch):
+    from optzoo.compare import report
+
+    results = run([bowl()], [descent], lrs=[0.1], out=tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="No space left on device; the results are safe"):
+        report.write(results, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {STORE_NAME}
+
+
+def test_stores_of_other_versions_are_left_alone(tmp_path):
+    path = tmp_path / STORE_NAME
+    for version, age in ((1, "an older"), (99, "a newer")):
+        with sqlite3.connect(path) as database:
+            database.execute(f"PRAGMA user_version = {version}")
+        before = path.read_bytes()
+        with pytest.raises(UserError, match=f"written by {age} version.*another folder"):
+            run([bowl()], [descent], out=tmp_path)
+        assert path.read_bytes() == before
+
+
+def test_a_damaged_store_is_told_and_kept(tmp_path):
+    run([bowl()], [descent], lrs=[0.1], out=tmp_path)
+    path = tmp_path / STORE_NAME
+    damaged = path.read_bytes()[:5000] + b"\xff" * 3000
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match="cannot use"):
+        run([bowl()], [descent], lrs=[0.1], out=tmp_path)
+    assert path.read_bytes()[:5000] == damaged[:5000]
+
+
+def test_a_changed_problem_costs_only_its_own_cells(tmp_path):
+    flat = bowl()
+    other = Problem(**(vars(bowl()) | {"name": "other", "steps": 5}))
+    run([flat, other], [descent], lrs=[0.1], out=tmp_path)
+    seen = []
+    run([bowl(2.0), other], [descent], lrs=[0.1], out=tmp_path, progress=seen.append)
+    assert {p.label: p.computed for p in seen} == {"descent on bowl": 3, "descent on other": 0}
+
+
+def test_each_process_keeps_to_its_own_comparison(tmp_path):
+    from optzoo.compare.store import Chosen
+
+    path = tmp_path / STORE_NAME
+    with Store(path) as first, Store(path) as second:
+        for store, name in ((first, "a"), (second, "b")):
+            store.begin({"name": name})
+        for store, name in ((second, "b"), (first, "a")):
+            store.save(name, [Run(0.1, 0, {}, {})])
+            store.choose(Chosen("p", name, name, 0.1, [0.1], 0.0))
+        assert first.comparison()[0] == {"name": "a"}
+        assert [grid.optimizer for grid in second.comparison()[1]] == ["b"]
+    with Store(path) as later:
+        assert later.comparison()[0] == {"name": "b"}
+
+
+def test_runs_are_shared_among_devices(tmp_path):
+    command = f"{SAME} --optimizers sgd,lion"
+    results = {}
+    for count in (1, 4):
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        process = start(command, folder, env=os.environ | flags)
+        process.communicate(timeout=120)
+        results[count] = Results.load(folder / "out")
+    assert results[4].about["device"].startswith("4 x cpu")
+    losses = [found.frame["test_loss"].to_numpy() for found in results.values()]
+    assert abs(losses[0] - losses[1]).max() < 1e-6
