@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import jax.numpy as jnp
 import optax
@@ -39,7 +40,7 @@ def start(command, folder, **options):
 
 
 def is_sound(folder):
-    with sqlite3.connect(folder / "out" / STORE_NAME) as database:
+    with closing(sqlite3.connect(folder / "out" / STORE_NAME)) as database:
         return database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -76,7 +77,7 @@ def test_joined_processes_share_the_runs(tmp_path):
     processes = [start(f"{joined} {index}", tmp_path, env=environment) for index in range(2)]
     outcomes = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outcomes
-    assert outcomes[0][0].rstrip().endswith("out") and not outcomes[1][0]
+    assert outcomes[0][0].rstrip().endswith("out") and "sgd" not in outcomes[1][0]
     alone.communicate(timeout=60)
     both, one = (Results.load(tmp_path / name).frame for name in ("out", "alone"))
     assert both["learning_rate"].equals(one["learning_rate"])
@@ -135,7 +136,7 @@ def test_a_folder_that_fills_up_while_the_report_is_written(tmp_path, monkeypatc
 def test_stores_of_other_versions_are_left_alone(tmp_path):
     path = tmp_path / STORE_NAME
     for version, age in ((1, "an older"), (99, "a newer")):
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database:
             database.execute(f"PRAGMA user_version = {version}")
         before = path.read_bytes()
         with pytest.raises(UserError, match=f"written by {age} version.*another folder"):

@@ -67,13 +67,14 @@ class Reporter:
 def show_results(results: Results) -> None:
     """Prints the ranking, and who is best on each problem; both fit 80 columns."""
     console = _console()
-    console.print(_ranking(results))
-    console.print(_winners(results))
+    for table in (_ranking(results), _winners(results)):
+        console.print(table)
+        console.print()
     notes = [
         "mean rank: over the problems, at the learning rates with the best validation loss, and "
         "where it lies in nine of ten resamples of the "
         f"{results.about['seeds']} seeds; = marks ties. speed: fewer steps to the target than "
-        f"{REFERENCE}. state: bytes for each byte of parameters.",
+        f"{REFERENCE}.",
     ]
     if results.table["edge"].any():
         notes.append("! marks a rate on the edge of those tried.")
@@ -82,9 +83,7 @@ def show_results(results: Results) -> None:
 
 
 def _ranking(results: Results) -> Table:
-    table = _table(
-        "place", "optimizer", "mean rank", "untuned", "solved", "speed", "state", "diverged"
-    )
+    table = _table("place", "optimizer", "mean rank", "untuned", "solved", "speed", "diverged")
     places = results.ranking["place"].value_counts()
     for row in results.ranking.itertuples():
         tie = "=" if places[row.place] > 1 else " "
@@ -95,7 +94,6 @@ def _ranking(results: Results) -> Table:
             _number(row.rank_untuned, ".1f"),
             f"{row.solved:.0%}",
             _number(row.speed, ".2g", "×"),
-            f"{row.state_ratio:.1f}",
             f"{row.diverged:.0%}",
         )
     return table
@@ -119,10 +117,10 @@ def _winners(results: Results) -> Table:
 
 def _table(*columns: str) -> Table:
     """An empty table; all but names and what follows them to the right."""
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         left = column in ("optimizer", "problem", "best", "ties with")
-        table.add_column(column, no_wrap=True, justify="left" if left else "right")
+        table.add_column(column, overflow="fold", justify="left" if left else "right")
     return table
 
 
