@@ -152,7 +152,8 @@ def _app(command: str) -> Any:
             if other is None:
                 paths = [*report.write(results, folder)]
             else:
-                paths = [report.write_both(results, Results.load(other), folder, other)]
+                page, results = report.write_both(results, Results.load(other), folder, other)
+                paths = [page]
             paths += export.write(results, csv=csv, parquet=parquet, json=json, png=png)
         except UserError as error:
             _fail(str(error))

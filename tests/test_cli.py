@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from optzoo import REGISTRY, cli
+from optzoo.problems import PROBLEMS
 
 TINY = "compare --problems rosenbrock --optimizers sgd --steps 4 --seeds 2".split()
 PROGRAM = "from optzoo.cli import main; main()"
@@ -45,9 +46,34 @@ def test_report_is_rebuilt(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "out"
 
 
+def test_a_report_of_two_comparisons_and_exports(tmp_path, capsys):
+    call(*TINY, "--out", "a")
+    call(*TINY, "--out", "b", "--schedule", "constant,cosine", "--weight-decay", "0.1")
+    assert "sgd+cosine" in capsys.readouterr().out
+    exports = ["--csv", "runs.csv", "--json", "runs.json", "--png", "pictures"]
+    assert call("report", "a", "b", *exports) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert written[:3] == ["a/report-with-b.html", "runs.csv", "runs.json"]
+    assert all((tmp_path / path).exists() for path in written)
+    assert "sgd+cosine" in (tmp_path / "runs.csv").read_text()
+    assert call("report", "a", "missing") == 2
+    assert "missing holds no results" in capsys.readouterr().err
+
+
+def test_results_fit_eighty_columns(capsys):
+    rules = "schedule_free_radam,schedule_free_sgd,sgd"
+    assert call(*TINY, "--problems", "rosenbrock,rosenbrock_100", "--optimizers", rules) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--schedule", "cosin"], "unknown schedule"),
+        (["--weight-decay", "-1"], "weight decay"),
+        (["--problems", "landscape"], "did you mean 'landscapes'"),
+        (["--processes", "2"], "--coordinator"),
         (["--optimizers", "sgdd"], "did you mean 'sgd'"),
         (["--optimizers", ","], "empty"),
         (["--problems", "rosenbrok"], "did you mean 'rosenbrock'"),
@@ -154,6 +180,9 @@ def test_list_and_show(capsys):
     assert call("list") == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in REGISTRY)
+    assert call("list", "--problems") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in PROBLEMS)
     name = next(iter(REGISTRY))
     assert call("show", name) == 0
     assert name in capsys.readouterr().out

@@ -276,7 +276,8 @@ def test_two_comparisons_together(tmp_path):
     assert [row[-1] for row in changes(first, changed, ("a", "c"))[1:]] == ["same", "worse"]
     both = merged(first, changed, ("a", "c"))
     assert set(both.table["optimizer"]) == {"descent", "faster (a)", "faster (c)"}
-    page = report.write_both(first, changed, tmp_path / "a", tmp_path / "c")
+    page, together = report.write_both(first, changed, tmp_path / "a", tmp_path / "c")
+    assert together.table.equals(both.table)
     assert "What changed" in page.read_text("utf-8")
     longer = run([bowl()], [descent], lrs=[0.1], steps=9)
     with pytest.raises(UserError, match="other steps"):

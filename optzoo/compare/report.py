@@ -39,18 +39,20 @@ def write(results: Results, folder: str | Path) -> tuple[Path, Path]:
     return page, table
 
 
-def write_both(first: Results, second: Results, folder: Path, other: Path) -> Path:
+def write_both(first: Results, second: Results, folder: Path, other: Path) -> tuple[Path, Results]:
     """Writes the report of two comparisons together into the first one's folder.
+
+    Returns:
+      Its path, and both comparisons as one.
 
     Raises:
       UserError: where it cannot be written, or they measured different things.
     """
     names = folder.resolve().name, other.resolve().name
     page = folder / f"report-with-{names[1]}.html"
-    _replace(
-        page, html(pairing.merged(first, second, names), pairing.changes(first, second, names))
-    )
-    return page
+    both = pairing.merged(first, second, names)
+    _replace(page, html(both, pairing.changes(first, second, names)))
+    return page, both
 
 
 def html(results: Results, changes: list[list[str]] | None = None) -> str:
