@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import pytest
 
 from optzoo import REGISTRY, cli
@@ -21,10 +22,12 @@ def call(*arguments):
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
+def elsewhere(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    return tmp_path
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
 
 
 def test_compare_writes_everything_and_says_where_last(tmp_path, capsys):

@@ -8,16 +8,22 @@ import subprocess
 import sys
 from contextlib import closing
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
-from optzoo.compare import Results, UserError, run
+from optzoo.compare import Results, UserError, machine, run
 from optzoo.compare.store import STORE_NAME, Run, Store
 from optzoo.problems import Problem
 
 PROGRAM = "from optzoo.cli import main; main()"
 SAME = "compare --problems saddle --steps 5 --seeds 2 --out out"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def descent(learning_rate=0.1):
@@ -192,3 +198,26 @@ def test_runs_are_shared_among_devices(tmp_path):
     assert results[4].about["device"].startswith("4 x cpu")
     losses = [found.frame["test_loss"].to_numpy() for found in results.values()]
     assert abs(losses[0] - losses[1]).max() < 1e-6
+
+
+def test_compilations_are_kept_where_the_user_wants(tmp_path, monkeypatch):
+    def folder():
+        return jax.config.values["jax_compilation_cache_dir"]
+
+    monkeypatch.setattr(machine, "WORTH_CACHING", 1e9)
+    seconds = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        machine.cache_compilations()
+        assert folder() is None
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        machine.cache_compilations()
+        assert folder() == str(tmp_path / "optzoo" / "xla")
+        jax.config.update("jax_compilation_cache_dir", "chosen")
+        machine.cache_compilations()
+        assert folder() == "chosen"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)

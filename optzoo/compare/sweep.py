@@ -22,8 +22,8 @@ from optzoo.compare.machine import available
 from optzoo.problems import Problem
 
 CHECKPOINTS = 40
-# A short trial of the steps tells what one costs, unless it is too short to be timed.
-TIMED_SHARE, TIMED_REPEATS, TIMED_SECONDS = 20, 3, 0.02
+# A share of the steps tells what one costs, unless that is too short to be timed.
+TRIALS, TRIAL_SHARE, TRIAL_SECONDS = 3, 20, 0.1
 
 Cell = tuple[float, int]
 
@@ -153,12 +153,17 @@ class Sweep:
             self._call(self._trial, legs, np.asarray(False))
             return time.perf_counter() - start
 
+        def least(last: int) -> float:
+            trials = [timed(last)]
+            while len(trials) < TRIALS or sum(trials) < TRIAL_SECONDS:
+                trials.append(timed(last))
+            return min(trials)
+
         count = self.steps
-        if timed(max(1, count // TIMED_SHARE)) > TIMED_SECONDS:
-            count = max(1, count // TIMED_SHARE)
-        best = min(timed(count) for _ in range(TIMED_REPEATS))
-        idle = min(timed(0) for _ in range(TIMED_REPEATS))
-        return (best - idle) / count / self._width if best > idle else math.nan
+        if timed(max(1, count // TRIAL_SHARE)) > TRIAL_SECONDS / 10:
+            count = max(1, count // TRIAL_SHARE)
+        taken, idle = least(count), least(0)
+        return (taken - idle) / count / self._width if taken > idle else math.nan
 
     def _call(self, cells: Sequence[Cell], bounds: np.ndarray, evaluated: np.ndarray) -> Any:
         """The compiled program on at most `_width` cells; the last one fills up what is missing."""
