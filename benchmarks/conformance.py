@@ -17,8 +17,9 @@ import inspect
 import json
 import multiprocessing
 import re
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from optzoo.testing import (
     Row,
     Subject,
     Traits,
-    check_transformation,
     conformance_checks,
     distributed,
 )
@@ -49,6 +49,9 @@ STORE = DOCS / "conformance.json"
 README = ROOT / "README.md"
 MODULES = {"optax": optax, "optax.contrib": optax.contrib}
 LEARNING_RATE = 1e-3
+CHECKS = [check for check in conformance_checks if check is not two_processes]
+PATIENCE = 120
+"""Seconds after which a check counts as one that never returns."""
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "optax.contrib.mechanize": {"base_optimizer": optax.sgd(0.1)},
@@ -109,12 +112,40 @@ def subject(name: str) -> Subject:
     )
 
 
-def examine(name: str) -> list[dict[str, str]]:
-    """The rows of one optimizer's report, but for those that need processes of their own."""
-    if jax.config.jax_num_cpu_devices != DEVICES:
-        jax.config.update("jax_num_cpu_devices", DEVICES)
-    checks = [check for check in conformance_checks if check is not two_processes]
-    return [vars(row) for row in check_transformation(subject(name), checks=checks).rows]
+def examine(name: str) -> list[Row]:
+    """The rows of one optimizer's report, but for those that need processes of their own.
+
+    Each row comes from a child process, so that a check which never returns is a row, too.
+    """
+    context = multiprocessing.get_context("spawn")
+    rows: list[Row] = []
+    while len(rows) < len(CHECKS):
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=_send_rows, args=(name, len(rows), sender))
+        child.start()
+        sender.close()
+        while len(rows) < len(CHECKS):
+            check = CHECKS[len(rows)]
+            if not receiver.poll(PATIENCE):
+                rows.append(
+                    Row(check.name, "failed", f"runs longer than {PATIENCE} s", check.example)
+                )
+                break
+            try:
+                rows.append(receiver.recv())
+            except EOFError:
+                rows.append(Row(check.name, "failed", "the process dies", check.example))
+                break
+        child.kill()
+        child.join()
+    return rows
+
+
+def _send_rows(name: str, start: int, sender: Connection) -> None:
+    jax.config.update("jax_num_cpu_devices", DEVICES)
+    one = subject(name)
+    for check in CHECKS[start:]:
+        sender.send(check.row(one))
 
 
 def measure(chosen: list[str], jobs: int) -> None:
@@ -122,10 +153,9 @@ def measure(chosen: list[str], jobs: int) -> None:
     DOCS.mkdir(exist_ok=True)
     stored = json.loads(STORE.read_text("utf-8")) if STORE.exists() else {}
     joined = together(chosen)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         for name, rows in zip(chosen, pool.map(examine, chosen), strict=True):
-            stored[name] = [*rows, vars(joined[name])]
+            stored[name] = [vars(row) for row in (*rows, joined[name])]
             ordered = {known: stored[known] for known in names() if known in stored}
             STORE.write_text(json.dumps(ordered, indent=1, ensure_ascii=False), "utf-8")
             print(f"{name}: {_report(name, stored[name]).summary()}", flush=True)

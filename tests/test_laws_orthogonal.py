@@ -176,3 +176,11 @@ def test_only_matrices_are_orthogonalised(seed):
     out = zoo.orthogonalize().update(grads, optax.EmptyState())[0]
     for name, grad in grads.items():
         assert np.array_equal(out[name], grad) == (grad.ndim < 2)
+
+
+@pytest.mark.parametrize("value", [jnp.inf, jnp.nan])
+@pytest.mark.parametrize("method", [zoo.newton_schulz(), zoo.polar()])
+def test_a_matrix_that_is_not_finite_stays_so_and_spoils_no_other(method, value):
+    matrices = jnp.ones((2, 4, 3)).at[0, 0, 0].set(value)
+    result = method(matrices)
+    assert not jnp.isfinite(result[0]).any() and jnp.isfinite(result[1]).all()

@@ -129,14 +129,17 @@ def _iterated(x: jax.Array, path: Path, factors: jnp.dtype) -> jax.Array:
 def polar() -> Orthogonalizer:
     """An orthogonaliser that takes the exact polar factor UVᵀ of X = USVᵀ, by SVD.
 
-    Directions whose singular value is zero to rounding stay zero, as the pseudo-inverse has it.
+    Directions whose singular value is zero to rounding stay zero, as the pseudo-inverse has it. A
+    matrix with an infinite number becomes NaN.
 
     Returns:
       A function from a stack of matrices (…, m, n) to one of the same shape.
     """
 
     def orthogonalizer(matrices: jax.Array) -> jax.Array:
-        u, s, vt = jnp.linalg.svd(matrices, full_matrices=False)
+        # LAPACK's SVD never ends on infinity; on NaN it does.
+        finite = jnp.isfinite(matrices).all(axis=(-2, -1), keepdims=True)
+        u, s, vt = jnp.linalg.svd(jnp.where(finite, matrices, jnp.nan), full_matrices=False)
         cutoff = jnp.max(s, axis=-1, keepdims=True, initial=0.0) * jnp.finfo(s.dtype).eps
         kept = s > cutoff * max(matrices.shape[-2:])
         return jnp.where(kept[..., None, :], u, 0) @ vt
