@@ -17,6 +17,7 @@ from optzoo.compare.pairing import changes, merged
 from optzoo.compare.paths import path_chart
 from optzoo.compare.select import optimizers
 from optzoo.compare.sweep import Sweep, checkpoints
+from optzoo.compare.verdict import verdict
 from optzoo.problems import Problem
 
 
@@ -207,6 +208,19 @@ def test_ranking_shows_ties_as_equal_places():
     places = found.ranking.set_index("optimizer")["place"]
     assert places["descent"] == places["sgd"] and places["faster"] != places["descent"]
     assert found.ranking["rank_low"].le(found.ranking["rank_high"]).all()
+
+
+def test_one_seed_tells_nobody_apart():
+    found = run([bowl()], [descent, faster], lrs=[0.1], seeds=1)
+    assert found.ranking["place"].tolist() == [1, 1]
+    assert "do not tell it from" in verdict(found)[0]
+
+
+def test_the_verdict_over_many_problems_counts_them():
+    problems = [dataclasses.replace(bowl(), name=f"bowl {i}") for i in range(7)]
+    sentences = verdict(run(problems, [descent, faster], lrs=[0.1], seeds=2))
+    assert any("faster on 7 of 7" in sentence for sentence in sentences)
+    assert not any("bowl 3" in sentence for sentence in sentences)
 
 
 def test_expected_best_of_k_trials_is_the_mean_over_all_draws():

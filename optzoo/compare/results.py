@@ -192,6 +192,8 @@ class Results:
         ranking["step_cost"] = 1 / ranking["step_cost"]
         values = ranks[ranking.index].to_numpy()
         ahead = (values[:, :, None] < values[:, None, :]).mean(axis=0) >= CLEAR
+        # Resamples of a single seed are all the same, and tell nothing apart.
+        ahead &= self.about["seeds"] > 1
         ranking["place"] = 1 + ahead.sum(axis=0)
         return ranking.sort_values(["place", "rank", "rank_untuned"]).reset_index()
 

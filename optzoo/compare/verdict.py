@@ -6,6 +6,9 @@ import pandas as pd
 from optzoo.compare.baselines import REFERENCE
 from optzoo.compare.results import Results
 
+# With more problems than this their sentences become one.
+FEW = 6
+
 
 def verdict(results: Results) -> list[str]:
     """A few sentences, the most important first."""
@@ -25,7 +28,9 @@ def verdict(results: Results) -> list[str]:
             f"Fastest to the targets that both reach: {speed.idxmax()}, which takes "
             f"{speed.max():.2g} times fewer steps than {REFERENCE} on average."
         )
-    if many:
+    if len(problems) > FEW:
+        sentences.append(_counted(results))
+    elif many:
         sentences += [_problem_sentence(results, problem) for problem in problems]
     usable = ranking["usable"]
     sentences.append(
@@ -83,6 +88,13 @@ def _winners(ranks) -> str:
     verb = "rank best with a mean rank" if len(first) > 1 else "ranks best with a mean rank"
     tail = f", then {behind}" if behind else ""
     return f"{_names(first)} {verb} of {ordered.iloc[0]:.1f}{tail}"
+
+
+def _counted(results: Results) -> str:
+    """Who is ahead on how many problems."""
+    counts = pd.Series(results.best()).value_counts()
+    shares = _names([f"{name} on {count}" for name, count in counts.head(5).items()])
+    return f"Ahead on most problems, if not always clearly: {shares} of {counts.sum()}."
 
 
 def _problem_sentence(results: Results, problem: str) -> str:
