@@ -70,7 +70,10 @@ def quadratic_aligned() -> Problem:
     return Problem(init, loss, evaluate, steps=1000, target=0.03, solution=solution)
 
 
-def _splits(inputs: np.ndarray, outputs: np.ndarray) -> tuple[tuple[jax.Array, jax.Array], dict]:
+Rows = tuple[jax.Array, jax.Array]
+
+
+def _splits(inputs: np.ndarray, outputs: np.ndarray) -> tuple[Rows, dict[str, Rows]]:
     """Training rows, and the other two fifths as validation and test; inputs standardised."""
     order = np.random.default_rng(0).permutation(len(outputs))
     inputs, outputs = inputs[order], outputs[order]
