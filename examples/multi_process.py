@@ -50,7 +50,9 @@ def train(steps: int) -> None:
     for _ in range(steps):
         params, state, value = step(params, state, images, labels)
     who = f"process {jax.process_index()} of {jax.process_count()}"
-    print(f"{who}: {len(share)} of {usable} rows here, loss {value:.4f}", flush=True)
+    # The line's end is part of the text: printed on its own, it may come after the others' lines.
+    line = f"{who}: {len(share)} of {usable} rows here, loss {value:.4f}\n"
+    print(line, end="", flush=True)
 
 
 def launch(steps: int, processes: int) -> None:

@@ -45,7 +45,10 @@ class Reporter:
         self._bar.stop()
         if kind is None and self._reused:
             runs = f"{self._reused} of {self._reused + self._computed} runs"
-            self._console.print(f"{runs} were in the results already and were not repeated")
+            self._console.print(
+                f"{runs} were in the results already, from before or from a rule that is the same "
+                "on a problem, and were not repeated"
+            )
 
     def __call__(self, progress: Progress) -> None:
         self._computed += progress.computed

@@ -95,6 +95,14 @@ def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def is_random(tree: Tree) -> bool:
+    """Whether a tree holds a random key, typed or as the two numbers that raw keys are."""
+    return any(
+        is_key(leaf) or (jnp.shape(leaf) == (2,) and dtype_of(leaf) == jnp.uint32)
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
 def cast(tree: Tree, dtype: Any) -> Tree:
     """A tree with every leaf in one dtype."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), tree)

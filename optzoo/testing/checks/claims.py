@@ -8,7 +8,7 @@ import numpy as np
 
 from optzoo.testing.check import DoesNotApply, check, fail
 from optzoo.testing.subject import Subject, random_from, random_like
-from optzoo.testing.trees import agree, all_finite, cast, is_key, numbers
+from optzoo.testing.trees import agree, all_finite, cast, is_key, is_random, numbers
 
 
 def _settle(name: str, claimed: bool | None, observed: bool) -> str:
@@ -54,11 +54,11 @@ def mismatched_trees(subject: Subject) -> None:
 @check("stochastic means that a random key in the state changes the update", "two seeds")
 def stochastic(subject: Subject) -> str:
     state = subject.tx.init(subject.params)
-    if not any(map(_holds_key, jax.tree.leaves(state))):
+    if not is_random(state):
         return _settle("stochastic", subject.traits.stochastic, False)
 
     def other(leaf):
-        if not _holds_key(leaf):
+        if not is_random(leaf):
             return leaf
         if is_key(leaf):
             return jax.random.fold_in(leaf, 1)
@@ -67,12 +67,6 @@ def stochastic(subject: Subject) -> str:
     reseeded = jax.tree.map(other, state)
     run = subject.run(subject.params, subject.gradients, state=reseeded)
     return _settle("stochastic", subject.traits.stochastic, _differ(run, subject.eager))
-
-
-def _holds_key(leaf: Any) -> bool:
-    return is_key(leaf) or (
-        isinstance(leaf, jax.Array) and leaf.dtype == jnp.uint32 and leaf.shape == (2,)
-    )
 
 
 def _differ(x: Any, y: Any, rtol: float = 0.0) -> bool:
@@ -107,7 +101,7 @@ def couples_leaves(subject: Subject) -> str:
         others = [{**g, "b": g["b"] * (3.0 if i % 2 else 0.0)} for i, g in enumerate(gradients)]
         run, changed = subject.run(params, gradients), subject.run(params, others)
         observed = _differ(_only("a", run), _only("a", changed), rtol=1e-13)
-    if subject.traits.stochastic is None and _is_random(subject):
+    if subject.traits.stochastic is None and is_random(subject.eager.state):
         raise DoesNotApply("the update is random")
     return _settle("couples_leaves", subject.traits.couples_leaves, observed)
 
@@ -116,16 +110,12 @@ def _only(name: str, run: Any) -> Any:
     return run._replace(updates=[update[name] for update in run.updates])
 
 
-def _is_random(subject: Subject) -> bool:
-    return any(map(_holds_key, jax.tree.leaves(subject.tx.init(subject.params))))
-
-
 @check(
     "shape: cutting or flattening a leaf changes the update, as claimed",
     "tx.update({'a': x}, ...) against tx.update({'a': x.ravel()}, ...) and two halves of x",
 )
 def shape_dependent(subject: Subject) -> str:
-    if _is_random(subject):
+    if is_random(subject.eager.state):
         raise DoesNotApply("the update is random")
 
     def flat(tree):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from optzoo.testing.check import DoesNotApply, check, fail
 from optzoo.testing.subject import Subject, random_from, random_like
-from optzoo.testing.trees import agree, all_finite, same_structure
+from optzoo.testing.trees import agree, all_finite, is_random, same_structure
 
 
 def _two_steps(subject: Subject, params: Any, *, compiled: bool = True):
@@ -68,7 +68,7 @@ def every_rank(subject: Subject) -> None:
     "the update of {'a': x, 'b': y} against that of {'a': y, 'b': x}",
 )
 def renaming(subject: Subject) -> None:
-    if subject.traits.stochastic:
+    if is_random(subject.eager.state):
         raise DoesNotApply("random numbers belong to positions")
 
     def named(tree, backwards):
