@@ -76,7 +76,13 @@ def _trace(axes: Any, trace: dict[str, Any]) -> None:
 
 
 def _axis(axes: Any, name: str, axis: dict[str, Any]) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+    from matplotlib.ticker import (
+        FixedLocator,
+        FuncFormatter,
+        MultipleLocator,
+        NullLocator,
+        PercentFormatter,
+    )
 
     one = getattr(axes, f"{name}axis")
     logarithmic = axis.get("type") == "log"
@@ -93,6 +99,8 @@ def _axis(axes: Any, name: str, axis: dict[str, Any]) -> None:
         named = dict(zip(axis["tickvals"], texts, strict=True))
         one.set_major_formatter(FuncFormatter(lambda value, _: named.get(value, "")))
         one.set_minor_locator(NullLocator())
+    elif "dtick" in axis:
+        one.set_major_locator(MultipleLocator(axis["dtick"]))
     elif axis.get("tickformat") == ".0%":
         one.set_major_formatter(PercentFormatter(1, decimals=0))
     one.label.set_text(axis.get("title", {}).get("text", ""))
