@@ -57,13 +57,19 @@ REQUIRED: dict[str, Any] = {
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
     "rest": optax.sgd(0.01),
-    "tx": optax.adam(0.01),
+    "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),
     "weight_decay": 0.1,
 }
-# These make one number a leaf, or one for the tree: what an update is multiplied with.
-FACTORS = {"dog_step", "norm_adagrad_step", "rate"}
-# These take branches, and what combines them.
-MERGES = {"merge": optax.tree.add, "merge_leaves": primitives.add}
+# These make a part of an update: how it joins the gradient.
+PARTS = {
+    "dog_step": primitives.multiply,
+    "friction": primitives.multiply,
+    "layer_rms": primitives.divide,
+    "norm_adagrad_step": primitives.multiply,
+    "radial_decay": primitives.add,
+    "rate": primitives.multiply,
+    "rms": primitives.divide,
+}
 
 
 def _makes_a_transformation(function: Any) -> bool:
@@ -71,10 +77,16 @@ def _makes_a_transformation(function: Any) -> bool:
     return isinstance(made, type) and issubclass(made, optax.GradientTransformation)
 
 
+# The combinators take branches besides arguments.
 PRIMITIVES = {
+    "merge": lambda: primitives.merge(optax.tree.add, primitives.gradient, primitives.adam()),
+    "merge_leaves": lambda: primitives.merge_leaves(
+        primitives.add, primitives.gradient, primitives.adam()
+    ),
+} | {
     name: function
     for name, function in {**vars(primitives), **vars(optzoo)}.items()
-    if _makes_a_transformation(function) and name not in optzoo.REGISTRY
+    if _makes_a_transformation(function) and name not in {*optzoo.REGISTRY, "merge", "merge_leaves"}
 }
 
 
@@ -82,12 +94,17 @@ PRIMITIVES = {
 def primitive_subject(name: str) -> Subject:
     """The subject of one public function that makes a transformation but is no optimizer."""
     function = PRIMITIVES[name]
-    if name in MERGES:
-        target = function(MERGES[name], primitives.gradient, optax.adam(0.01))
-        return Subject(target, leaves=64, name=name)
     parameters = inspect.signature(function).parameters
     needed = {arg: REQUIRED[arg] for arg, p in parameters.items() if p.default is p.empty}
-    target = functools.partial(function, **needed)
-    if name in FACTORS:
-        target = primitives.merge_leaves(primitives.multiply, primitives.gradient, target())
-    return Subject(target, leaves=64, name=name)
+    made = functools.partial(function, **needed)
+    if any(isinstance(value, optax.GradientTransformation) for value in needed.values()):
+        return Subject(made, leaves=64, name=name)
+
+    @functools.wraps(made)
+    def descending(**arguments):
+        direction = made(**arguments)
+        if name in PARTS:
+            direction = primitives.merge_leaves(PARTS[name], primitives.gradient, direction)
+        return optax.chain(direction, optax.scale(-0.01))
+
+    return Subject(descending, leaves=64, name=name)
