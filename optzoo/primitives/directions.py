@@ -75,7 +75,7 @@ def remove_radial(
       if max cos < delta/√(numbers in a row):   h = p/(|p| + eps);   u ← u − h·⟨h, u⟩;   stop
 
     Args:
-      spec: the leaf's axes; None (a vector or scalar) is never projected.
+      spec: the leaf's axes, counted from the front; None (a vector or scalar) is never projected.
       update, grad, param: arrays of one shape; grad is the raw gradient.
       delta: threshold of the test.
       eps: floor of the norms.
@@ -85,7 +85,6 @@ def remove_radial(
     """
     if spec is None or not update.size:
         return update, jnp.zeros([], bool)
-    spec = spec.resolved(update.ndim)
     factor, projected = jnp.zeros([], update.dtype), jnp.zeros([], bool)
     sums = [grad * param, jnp.square(grad), jnp.square(param), update * param]
     rows = []
@@ -207,7 +206,7 @@ def centralize(*, axes: AxesLike = None, conv_only: bool = False) -> optax.Gradi
     def center(spec, g):
         if spec is None or (conv_only and g.ndim <= 3):
             return g
-        return g - jnp.mean(g, axis=spec.resolved(g.ndim).input, keepdims=True)
+        return g - jnp.mean(g, axis=spec.input, keepdims=True)
 
     return optax.stateless(lambda updates, _: map_with_axes(center, axes, updates))
 

@@ -34,12 +34,12 @@ def size(tree: Tree) -> int:
 
 def layer_energy(spec: Axes | None, x: jax.Array) -> jax.Array:
     """Σ |x|² of a layer: a scalar, or one number a stacked layer where the axes have a batch."""
-    batch = spec.resolved(x.ndim).batch if spec else ()
+    batch = spec.batch if spec else ()
     summed = tuple(axis for axis in range(x.ndim) if axis not in batch)
     return jnp.sum(abs_sq(x), axis=summed, keepdims=bool(batch))
 
 
 def unit_norm(spec: Axes | None, x: jax.Array) -> jax.Array:
     """The norm of what feeds each output, with kept axes; of the whole leaf without axes."""
-    axis = spec.resolved(x.ndim).input if spec else None
+    axis = spec.input if spec else None
     return root(jnp.sum(abs_sq(x), axis=axis, keepdims=True))

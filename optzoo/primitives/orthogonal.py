@@ -216,7 +216,7 @@ def scale_by_fan(scale: Scale = "fan", *, axes: AxesLike = None) -> optax.Gradie
         return math.sqrt(max(1, fan_out / max(fan_in, 1)))
 
     def scaled(spec, x):
-        return x if spec is None else x * factor(spec.resolved(x.ndim), x.shape)
+        return x if spec is None else x * factor(spec, x.shape)
 
     if scale is None:
         return optax.identity()
