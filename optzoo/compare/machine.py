@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from optzoo.compare.errors import UserError
 from optzoo.plugins import one_line
@@ -56,6 +58,17 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         jax.distributed.initialize(None if automatic else coordinator, processes, process)
     except Exception as error:
         raise UserError(f"cannot join {coordinator!r}: {one_line(error)}") from error
+
+
+def agree(values: np.ndarray) -> np.ndarray:
+    """The first process's array, in every process.
+
+    What a process measures by itself (time, memory, its store) must pass through here before it
+    decides on a common program: processes that run different programs wait for each other forever.
+    """
+    if jax.process_count() == 1:
+        return values
+    return np.asarray(multihost_utils.broadcast_one_to_all(values))
 
 
 def leads() -> bool:

@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from optzoo.compare import select
 from optzoo.compare.contestants import CONSTANT, Contestant, contestants
 from optzoo.compare.errors import UserError
 from optzoo.compare.grid import DEFAULT, Grid
+from optzoo.compare.machine import agree
 from optzoo.compare.paths import relief
 from optzoo.compare.results import Results
 from optzoo.compare.store import STORE_NAME, Chosen, Run, Store
@@ -197,7 +197,7 @@ class _Fill:
             loss = run.curves["loss"][-1]
             place = rates.index(run.rate), self.seeds.index(run.seed)
             losses[place] = loss if np.isfinite(loss) else np.nan
-        return _agree(losses)
+        return agree(losses)
 
     def _compute_missing(self, rates: Sequence[float]) -> None:
         missing = np.argwhere(np.isinf(self._losses(rates)))
@@ -220,13 +220,6 @@ class _Fill:
         """The rate with the lowest mean final validation loss; divergence is infinitely bad."""
         means = self._losses(rates).mean(axis=1)
         return rates[int(np.argmin(np.where(np.isnan(means), np.inf, means)))]
-
-
-def _agree(values: np.ndarray) -> np.ndarray:
-    """The first process's array, in every process."""
-    if jax.process_count() == 1:
-        return values
-    return np.asarray(multihost_utils.broadcast_one_to_all(values))
 
 
 def _store_path(out: str | Path | None) -> Path | None:

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import optzoo
 from optzoo.compare.contestants import Contestant
-from optzoo.compare.machine import available
+from optzoo.compare.machine import agree, available
 from optzoo.problems import Problem
 
 CHECKPOINTS = 40
@@ -151,7 +151,7 @@ class Sweep:
             legs[-1, 1] = last
             start = time.perf_counter()
             self._call(self._trial, legs, np.asarray(False))
-            return time.perf_counter() - start
+            return float(agree(np.asarray(time.perf_counter() - start)))
 
         def least(last: int) -> float:
             trials = [timed(last)]
@@ -180,7 +180,7 @@ class Sweep:
             return
         devices = jax.device_count()
         each = math.ceil(len(cells) / devices)
-        room = available()
+        room = float(agree(np.asarray(available())))
         while True:
             width = each * devices
             filled = [*cells, *[cells[-1]] * width][:width]
