@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import sqlite3
@@ -59,6 +60,21 @@ def test_runs_equal_a_plain_training_loop():
     row = frame.loc["descent", rate, seed]
     np.testing.assert_allclose(row["test_loss"], task.loss(params, None), rtol=1e-5)
     assert row["validation_size"] == row["test_size"]
+
+
+def test_data_may_depend_on_the_step_and_steps_may_be_observed():
+    task = dataclasses.replace(
+        bowl(),
+        loss=lambda params, slope: slope * params["x"].sum(),
+        evaluate=lambda params, split: {"loss": params["x"].sum()},
+        stream=lambda key, step: 1 + step.astype("float32"),
+        observe=lambda before, after, slope: {"moved": (before["x"] - after["x"])[0]},
+    )
+    results = compare(problems=[task], optimizers=[descent], lrs=[0.5])
+    for trained in results.grids["bowl", "descent"].runs:
+        loss, moved = trained.curves["loss"], trained.curves["moved"]
+        np.testing.assert_allclose(moved, 0.5 * np.arange(1, task.steps + 2), rtol=1e-5)
+        np.testing.assert_allclose(-np.diff(loss), 3 * np.asarray(moved[:-1]), rtol=1e-4)
 
 
 def test_frame_has_a_row_for_every_run_and_the_table_one_for_every_pair():
@@ -242,6 +258,8 @@ def test_problems_that_cannot_be_traced():
         "vector": {"loss": lambda p, _: p["x"]},
         "no report": {"evaluate": lambda p, _: jnp.sum(p["x"])},
         "vector report": {"evaluate": lambda p, _: {"loss": p["x"]}},
+        "vector observed": {"observe": lambda before, after, _: after},
+        "name taken": {"observe": lambda before, after, _: {"loss": after["x"][0]}},
     }
     for change in broken.values():
         with pytest.raises(UserError, match="cannot be traced"):

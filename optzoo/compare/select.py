@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import optzoo
 from optzoo import plugins, registry
@@ -87,17 +88,23 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
 
     def start(key):
         params = problem.init(key)
-        batch = problem.batch(key)
+        batch = problem.draw(key, jnp.asarray(0, "int32"))
         value, gradients = jax.value_and_grad(problem.loss)(params, batch)
-        return params, value, gradients, [problem.evaluate(params, s) for s in SPLITS]
+        reports = [problem.evaluate(params, split) for split in SPLITS]
+        seen = problem.observe(params, params, batch) if problem.observe else {}
+        return params, value, gradients, reports, seen
 
     try:
-        params, value, gradients, reports = jax.eval_shape(start, jax.random.key(0))
+        params, value, gradients, reports, seen = jax.eval_shape(start, jax.random.key(0))
         for report in reports:
             if not isinstance(report, dict) or "loss" not in report:
                 raise TypeError('evaluate must return a dictionary with the entry "loss"')
             if any(leaf.shape for leaf in report.values()):
                 raise TypeError("evaluate must return scalars")
+        if not isinstance(seen, dict) or any(leaf.shape for leaf in seen.values()):
+            raise TypeError("observe must return a dictionary of scalars")
+        if names := seen.keys() & reports[0].keys():
+            raise TypeError(f"observe and evaluate both report {min(names)!r}")
     except Exception as error:
         raise UserError(f"problem {problem_name!r} cannot be traced: {one_line(error)}") from error
 

@@ -74,8 +74,7 @@ class Sweep:
 
         def step(count, carry):
             params, state = carry
-            batch = problem.batch(jax.random.fold_in(key, count))
-            value, gradients = jax.value_and_grad(problem.loss)(params, batch)
+            value, gradients = jax.value_and_grad(problem.loss)(params, problem.draw(key, count))
             updates, state = rule.update(gradients, state, params, value=value)
             return optax.apply_updates(params, updates), state
 
@@ -84,12 +83,18 @@ class Sweep:
 
         def leg(carry, bounds):
             params, state = jax.lax.fori_loop(bounds[0], bounds[1], step, carry)
-            shapes = jax.eval_shape(lambda: report(params, state, "validation"))
+
+            def measure():
+                values = report(params, state, "validation")
+                if problem.observe:
+                    following, _ = step(bounds[1], (params, state))
+                    batch = problem.draw(key, bounds[1])
+                    values |= problem.observe(params, following, batch)
+                return values
+
+            shapes = jax.eval_shape(measure)
             nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-            values = jax.lax.cond(
-                evaluated, lambda: report(params, state, "validation"), lambda: nothing
-            )
-            return (params, state), values
+            return (params, state), jax.lax.cond(evaluated, measure, lambda: nothing)
 
         (params, state), curves = jax.lax.scan(leg, (params, rule.init(params)), bounds)
         return curves, report(params, state, "test")

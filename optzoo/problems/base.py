@@ -25,9 +25,14 @@ class Problem:
       loss: `loss(params, batch) -> scalar`, what the optimizer differentiates.
       batch: `batch(key) -> batch`, drawn afresh at every step. Default: the key itself, for a
         loss that draws its own noise or needs no data.
+      stream: `stream(key, step) -> batch`, in place of `batch` where the data depend on the step
+        (int32, from 0): a curriculum, or examples that come once and never again.
       evaluate: `evaluate(params, split) -> {"loss": scalar, ...}` with `split` one of
         "validation" and "test". "loss" is required and lower is better; further entries, such as
         "accuracy", are reported beside it.
+      observe: `observe(before, after, batch) -> {name: scalar, ...}`, measured at every checkpoint
+        on the step that follows it, which leads from parameters `before` to `after` by `batch`:
+        step sizes, decrease of the loss, spectra. Reported as curves beside those of `evaluate`.
       steps: how many steps a run takes unless the user says otherwise.
       target: the problem counts as solved at or below this validation loss.
       solution: parameters with the lowest possible loss, where they are known.
@@ -44,11 +49,18 @@ class Problem:
     steps: int
     target: float
     batch: Callable[[jax.Array], Batch] = lambda key: key
+    stream: Callable[[jax.Array, jax.Array], Batch] | None = None
+    observe: Callable[[Params, Params, Batch], dict[str, Scalar]] | None = None
     solution: Params = None
     lowest: float = 0.0
     box: Box | None = None
     name: str = ""
     summary: str = ""
+
+    def draw(self, key: jax.Array, step: jax.Array) -> Batch:
+        """The batch of a step in the run that `key` belongs to."""
+        key = jax.random.fold_in(key, step)
+        return self.stream(key, step) if self.stream else self.batch(key)
 
 
 @dataclass(frozen=True)
