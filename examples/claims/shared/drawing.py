@@ -1,0 +1,144 @@
+"""One style for all figures: told apart in grey and with every kind of colour vision.
+
+Series differ in colour, darkness and dashes at once, and are named at their lines instead of in a
+legend.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+# Okabe and Ito's hues from dark to light; the rule that a claim is about comes first.
+STYLES = (
+    ("#0A5C91", "-"),
+    ("#D55E00", (0, (5, 1.5))),
+    ("#1B1B1B", (0, (1, 1.2))),
+    ("#009E73", (0, (6, 1.5, 1, 1.5))),
+    ("#CC79A7", (0, (3, 1))),
+    ("#8A8A8A", "-"),
+)
+WIDTH, HEIGHT = 4.3, 3.3
+
+
+def panels(*titles: str) -> tuple[Figure, list[Any]]:
+    """A figure with one panel a title, side by side; more than three go in two rows."""
+    columns = len(titles) if len(titles) <= 3 else (len(titles) + 1) // 2
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    axes = []
+    for place, title in enumerate(titles, 1):
+        one = figure.add_subplot(rows, columns, place)
+        one.set_title(title, loc="left", fontsize=10)
+        one.grid(color="#E3E6EA", linewidth=0.6)
+        one.set_axisbelow(True)
+        one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color("#9AA0A6")
+        one.tick_params(length=0, labelsize=8.5)
+        axes.append(one)
+    return figure, axes
+
+
+def line(
+    axes: Any,
+    x: Sequence[float] | np.ndarray,
+    samples: np.ndarray,
+    label: str,
+    style: int,
+    *,
+    marker: str = "",
+) -> None:
+    """The median over the seeds, with a band over all of them, named where `name_lines` puts it.
+
+    Args:
+      axes: of `panels`.
+      x: shape (points,).
+      samples: shape (seeds, points) or (points,).
+      label: the name.
+      style: a place in `STYLES`, the same for a rule in every panel of a figure.
+      marker: Matplotlib's marker for the points.
+    """
+    samples = np.atleast_2d(np.asarray(samples, float))
+    colour, dashes = STYLES[style]
+    middle = np.median(samples, axis=0)
+    if len(samples) > 1:
+        low, high = samples.min(axis=0), samples.max(axis=0)
+        axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+    axes.plot(
+        x, middle, color=colour, linestyle=dashes, linewidth=1.8, label=label,
+        marker=marker, markersize=4,
+    )  # fmt: skip
+
+
+def name_lines(axes: Any) -> None:
+    """Writes the names of all lines beside their last points, moved apart where they would meet.
+
+    To be called last: it fixes the limits of the axes.
+    """
+    axes.relim()
+    axes.autoscale_view()
+    lines = [one for one in axes.get_lines() if not one.get_label().startswith("_")]
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    axes.set_xlim(*axes.get_xlim())
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = []
+    for one in lines:
+        x, y = (np.asarray(values, float) for values in one.get_data())
+        seen = np.flatnonzero(np.isfinite(y))
+        if seen.size:
+            height = to_axes.transform((x[seen[-1]], y[seen[-1]]))[1]
+            ends.append([float(np.clip(height, 0, 1)), one])
+    ends.sort(key=lambda end: end[0])
+    heights = apart([height for height, _ in ends], gap=0.075)
+    for height, (_, one) in zip(heights, ends, strict=True):
+        axes.annotate(
+            one.get_label(),
+            (1.02, height),
+            xycoords="axes fraction",
+            va="center",
+            fontsize=8.5,
+            color=one.get_color(),
+            annotation_clip=False,
+        )
+
+
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Rising heights moved as little as need be for neighbours to be `gap` apart."""
+    if not heights:
+        return []
+    # Moved by multiples of the gap, the heights only have to rise: pool neighbours that fall.
+    pools: list[list[float]] = []
+    for place, height in enumerate(heights):
+        pools.append([height - place * gap])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    flat = [float(np.mean(pool)) for pool in pools for _ in pool]
+    return [height + place * gap for place, height in enumerate(flat)]
+
+
+def describe_axes(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool = False) -> None:
+    """Labels both axes, with their units, and sets their scales."""
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    if log_x:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if log_y:
+        axes.set_yscale("log")
+
+
+def bars(
+    axes: Any, names: Sequence[str], samples: Sequence[np.ndarray], styles: Sequence[int]
+) -> None:
+    """A dot for the mean of each name's samples, a bar over all of them, names down the side."""
+    for place, (values, style) in enumerate(zip(samples, styles, strict=True)):
+        values, (colour, _) = np.atleast_1d(values), STYLES[style]
+        axes.plot([values.min(), values.max()], [place, place], color=colour, linewidth=2.2)
+        axes.plot([values.mean()], [place], "o", color=colour, markersize=6)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)

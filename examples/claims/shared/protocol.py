@@ -1,0 +1,281 @@
+"""How a claim is measured and judged: the same for every paper.
+
+Runs go through `optzoo.compare`: learning rates are chosen by the validation loss, from grids of
+the same size for every rule, and what is reported comes from the test split unless it says
+otherwise. A finding is an estimate over seeds with its 95 % interval and what the paper leads one
+to expect; the interval alone decides.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+import optzoo
+from optzoo.compare import Results, run
+from optzoo.compare.runner import Progress
+
+HOLDS, FAILS, UNDECIDED = "holds here", "does not hold here", "undecided at this scale"
+FIGURES = Path(__file__).parents[1] / "figures"
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of the full experiment to run.
+
+    Attributes:
+      share: of its steps; below 1 the result is a smoke test and no evidence.
+    """
+
+    share: float = 1.0
+
+    def steps(self, full: int) -> int:
+        """Steps of a run that takes `full` of them in the full experiment."""
+        return max(8, round(full * self.share))
+
+    def seeds(self, full: int) -> int:
+        """Seeds of runs that are repeated `full` times in the full experiment."""
+        return full if self.share >= 1 else 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number that the claim predicts something about.
+
+    Attributes:
+      text: what was measured, and what the paper leads one to expect of it.
+      value: the estimate.
+      low: lower end of its 95 % interval.
+      high: upper end of its 95 % interval.
+      verdict: one of `HOLDS`, `FAILS`, `UNDECIDED`.
+      central: whether the verdict on the claim rests on it.
+      form: how the three numbers are written.
+    """
+
+    text: str
+    value: float
+    low: float
+    high: float
+    verdict: str
+    central: bool
+    form: str
+
+    @property
+    def numbers(self) -> str:
+        """The estimate and its interval."""
+        value, low, high = (format(number, self.form) for number in self._three)
+        return value if low == high else f"{value} ({low} to {high})"
+
+    @property
+    def _three(self) -> tuple[float, float, float]:
+        return self.value, self.low, self.high
+
+
+def measured(
+    text: str,
+    samples: Sequence[float] | np.ndarray,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    ratio: bool = False,
+    central: bool = True,
+    form: str = ".3g",
+) -> Finding:
+    """A finding from one sample a seed; with both bounds, it must lie between them.
+
+    Args:
+      text: what was measured and what is expected.
+      samples: shape (seeds,), paired differences or ratios where two rules are compared. A single
+        one, or equal ones, are taken as exact.
+      above: the claim says that the mean is above this.
+      below: the claim says that the mean is below this.
+      ratio: whether to take the geometric mean, as befits ratios.
+      central: whether the verdict on the claim rests on it.
+      form: how the numbers are written.
+    """
+    values = np.asarray(samples, float)
+    if not np.isfinite(values).all():
+        return Finding(text, math.nan, math.nan, math.nan, UNDECIDED, central, form)
+    values = np.log(values) if ratio else values
+    mean, half = values.mean(), 0.0
+    if len(values) > 1:
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+        half = quantile * values.std(ddof=1) / len(values) ** 0.5
+    three = np.asarray([mean, mean - half, mean + half])
+    value, low, high = (float(number) for number in (np.exp(three) if ratio else three))
+    floor = -math.inf if above is None else above
+    ceiling = math.inf if below is None else below
+    if floor < low and high < ceiling:
+        verdict = HOLDS
+    elif high <= floor or low >= ceiling:
+        verdict = FAILS
+    else:
+        verdict = UNDECIDED
+    return Finding(text, value, low, high, verdict, central, form)
+
+
+def overall(findings: Iterable[Finding]) -> str:
+    """The verdict on a claim: it holds if all its central findings do, and fails if one does."""
+    verdicts = {finding.verdict for finding in findings if finding.central}
+    if FAILS in verdicts:
+        return FAILS
+    return UNDECIDED if UNDECIDED in verdicts else HOLDS
+
+
+def compare(problems: Iterable[Any], optimizers: Iterable[Any], **options: Any) -> Results:
+    """`optzoo.compare.run` that tells on stderr how far it is."""
+    problems = [problems] if not isinstance(problems, list | tuple) else problems
+
+    def tell(progress: Progress) -> None:
+        print(f"[{progress.done}/{progress.total}] {progress.label}", file=sys.stderr)
+
+    return run(problems, optimizers, progress=tell, **options)
+
+
+def best_rate(results: Results, problem: str, optimizer: str) -> float:
+    """The learning rate with the best validation loss."""
+    table = results.table.set_index(["problem", "optimizer"])
+    return float(table.loc[(problem, optimizer), "learning_rate"])
+
+
+def curves(
+    results: Results,
+    problem: str,
+    optimizer: str,
+    metric: str = "loss",
+    *,
+    rate: float | None = None,
+) -> np.ndarray:
+    """A metric of the validation split at every checkpoint, shape (seeds, checkpoints).
+
+    Args:
+      results: of `compare`.
+      problem, optimizer: their names.
+      metric: an entry of what the problem's `evaluate` or `observe` returns.
+      rate: the learning rate. Default: the one with the best validation loss.
+    """
+    rate = best_rate(results, problem, optimizer) if rate is None else rate
+    runs = [one for one in results.grids[problem, optimizer].runs if one.rate == rate]
+    return np.asarray([one.curves[metric] for one in sorted(runs, key=lambda one: one.seed)])
+
+
+def checkpoints(results: Results, problem: str) -> np.ndarray:
+    """The steps that the points of `curves` belong to."""
+    return np.asarray(results.about["problems"][problem]["checkpoints"])
+
+
+def final(
+    results: Results,
+    problem: str,
+    optimizer: str,
+    metric: str = "test_loss",
+    *,
+    rate: float | None = None,
+) -> np.ndarray:
+    """A column of `Results.frame`, one value a seed, at the best or the given learning rate."""
+    rate = best_rate(results, problem, optimizer) if rate is None else rate
+    frame = results.frame
+    chosen = frame[
+        (frame["problem"] == problem)
+        & (frame["optimizer"] == optimizer)
+        & (frame["learning_rate"] == rate)
+    ]
+    return chosen.sort_values("seed")[metric].to_numpy(float)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a script found, as the page shows it.
+
+    Attributes:
+      rule: the optimizer's name in the registry.
+      title: the claim in a sentence.
+      protocol: how it was measured, in paragraphs.
+      findings: what was measured.
+      verdict: on the claim.
+      seconds: how long the script ran.
+      machine: where.
+      share: of the full experiment.
+    """
+
+    rule: str
+    title: str
+    protocol: str
+    findings: list[Finding]
+    verdict: str
+    seconds: float
+    machine: str
+    share: float
+
+    @classmethod
+    def load(cls, path: Path) -> "Record":
+        """Reads what `main` wrote."""
+        fields = json.loads(path.read_text("utf-8"))
+        findings = [Finding(**finding) for finding in fields.pop("findings")]
+        return cls(**fields, findings=findings)
+
+    def save(self, path: Path) -> None:
+        """Writes it as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", "utf-8")
+
+
+Experiment = Callable[[Budget], tuple[list[Finding], Any]]
+
+
+def main(rule: str, experiment: Experiment) -> None:
+    """Runs a claim's experiment from the command line; writes its figure and its record.
+
+    Args:
+      rule: the optimizer's name in the registry, which leads to the paper.
+      experiment: budget -> findings and a Matplotlib figure. The docstring of its module is the
+        claim, a sentence, and the protocol.
+    """
+    module = inspect.getmodule(experiment)
+    title, _, protocol = inspect.cleandoc(module.__doc__).partition("\n\n")
+    title = " ".join(title.split()).rstrip(".")
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps, to try it out")
+    parser.add_argument("--out", type=Path, default=FIGURES, help="folder for figure and record")
+    options = parser.parse_args()
+    if not 0 < options.share <= 1:
+        parser.error(f"--share must be above 0 and at most 1, not {options.share:g}")
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    start = time.perf_counter()
+    findings, figure = experiment(Budget(options.share))
+    stem = options.out / Path(module.__file__).stem
+    figure.savefig(stem.with_suffix(".png"), dpi=110)
+    seconds = time.perf_counter() - start
+    record = Record(
+        rule=rule,
+        title=title,
+        protocol=protocol,
+        findings=findings,
+        verdict=overall(findings),
+        seconds=seconds,
+        machine=f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
+        share=options.share,
+    )
+    record.save(stem.with_suffix(".json"))
+
+    paper = optzoo.REGISTRY[rule]
+    print(f"{title}\n{paper.title} ({paper.year}), {paper.url}\n")
+    for finding in findings:
+        print(f"  {finding.verdict}: {finding.text}: {finding.numbers}")
+    print(f"\nVerdict: {record.verdict}")
+    if options.share < 1:
+        print(f"(a trial with {options.share:g} of the steps and two seeds, no evidence)")
+    print(f"{seconds:.0f} s, {stem.with_suffix('.png')}")
