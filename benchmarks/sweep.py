@@ -3,14 +3,15 @@
     python benchmarks/sweep.py                one row a rule: seconds of both, and their ratio
     python benchmarks/sweep.py --scaling      optzoo's seconds on 1, 2, 4 and 8 virtual devices
 
-The runs are those of `optzoo compare` on its problem "digits": the same network, data, batch size,
-steps, learning rates and seeds, evaluated as often. optzoo's time includes compilation; PyTorch
-runs eagerly on one thread, which is its fastest at this size, with pytorch_optimizer's optimizers.
-Both are told in processor time, which other programs hardly change. To keep the wait bearable a
-few of PyTorch's runs are timed and the whole is reckoned from their mean.
+The runs are those of `optzoo compare` on three of its problems: the same model, batch size, steps,
+learning rates and seeds, evaluated as often. optzoo's time includes compilation; PyTorch runs
+eagerly on one thread, which is its fastest at this size, with pytorch_optimizer's optimizers. Both
+are told in processor time, which other programs hardly change. To keep the wait bearable a few of
+PyTorch's runs are timed and the whole is reckoned from their mean.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -19,10 +20,9 @@ import time
 
 RULES = {"adamp": "AdamP", "ademamix": "AdEMAMix", "diffgrad": "DiffGrad", "novograd": "NovoGrad"}
 DEVICES = (1, 2, 4, 8)
-BATCH, WIDTH = 64, 32
 
 
-def optzoo_seconds(rule: str, rates: list[float], seeds: int) -> tuple[float, float]:
+def optzoo_seconds(problem: str, rule: str, rates: list[float], seeds: int) -> tuple[float, float]:
     """Processor seconds of a whole sweep with compilation, nothing cached, and again without."""
     import jax
 
@@ -31,10 +31,11 @@ def optzoo_seconds(rule: str, rates: list[float], seeds: int) -> tuple[float, fl
     from optzoo.compare.sweep import Sweep
     from optzoo.problems import PROBLEMS
 
-    problem = PROBLEMS["digits"]()
-    jax.block_until_ready(problem.init(jax.random.key(0)))
+    task = PROBLEMS[problem]()
+    # JAX's own start and the data are not part of the sweep.
+    jax.block_until_ready(task.init(jax.random.key(0)))
     cells = [(rate, seed) for rate in rates for seed in range(seeds)]
-    sweep = Sweep(problem, Contestant(get(rule)), problem.steps)
+    sweep = Sweep(task, Contestant(get(rule)), task.steps)
     start = time.process_time()
     sweep.run(cells)
     first = time.process_time()
@@ -42,44 +43,85 @@ def optzoo_seconds(rule: str, rates: list[float], seeds: int) -> tuple[float, fl
     return first - start, time.process_time() - first
 
 
-def torch_seconds(rule: str, rates: list[float], runs: int) -> list[float]:
+def torch_seconds(problem: str, rule: str, rates: list[float], runs: int) -> list[float]:
     """Processor seconds of each of the first runs of the same sweep."""
-    import numpy as np
     import pytorch_optimizer
     import torch
-    from sklearn.datasets import load_digits
 
     from optzoo.compare.sweep import checkpoints
     from optzoo.problems import PROBLEMS
 
-    steps = PROBLEMS["digits"]().steps
-    marks = set(checkpoints(steps).tolist())
-    data = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.target))
-    images = torch.tensor(data.data[order] / 16, dtype=torch.float32)
-    labels = torch.tensor(data.target[order])
-    cross_entropy = torch.nn.functional.cross_entropy
+    task = PROBLEMS[problem]()
+    marks = set(checkpoints(task.steps, path=task.box is not None).tolist())
     torch.set_num_threads(1)
     taken = []
     for seed in range(runs):
         torch.manual_seed(seed)
-        sizes = (64, WIDTH, WIDTH, 10)
-        layers = [torch.nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
-        relu = torch.nn.ReLU()
-        model = torch.nn.Sequential(layers[0], relu, layers[1], relu, layers[2])
-        optimizer = getattr(pytorch_optimizer, RULES[rule])(model.parameters(), lr=rates[0])
+        params, loss, evaluate = TWINS[problem]()
+        optimizer = getattr(pytorch_optimizer, RULES[rule])(params, lr=rates[0])
         start = time.process_time()
-        for step in range(steps + 1):
+        for step in range(task.steps + 1):
             if step in marks:
                 with torch.no_grad():
-                    cross_entropy(model(images[:300]), labels[:300]).item()
-            if step < steps:
-                rows = torch.randint(600, len(labels), (BATCH,))
+                    evaluate().item()
+            if step < task.steps:
                 optimizer.zero_grad()
-                cross_entropy(model(images[rows]), labels[rows]).backward()
+                loss().backward()
                 optimizer.step()
         taken.append(time.process_time() - start)
     return taken
+
+
+def rosenbrock():
+    import torch
+
+    point = torch.nn.Parameter(torch.tensor([-1.2, 1.0]) + 0.1 * torch.randn(2))
+
+    def height():
+        x, y = point
+        return (1 - x) ** 2 + 100 * (y - x**2) ** 2
+
+    return [point], height, height
+
+
+def quadratic():
+    import torch
+
+    left, right, minimum = torch.randn(3, 16, 16)
+    kernel = torch.nn.Parameter(torch.randn(16, 16))
+
+    def tilted():
+        return left @ (kernel - minimum) @ right
+
+    def loss():
+        error = tilted()
+        return (error * (error / 2 + 0.3 * torch.randn(16, 16))).sum()
+
+    return [kernel], loss, lambda: (tilted() ** 2).sum() / 2
+
+
+def digits():
+    import torch
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = torch.tensor(data.data / 16, dtype=torch.float32)
+    labels = torch.tensor(data.target)
+    layers = [torch.nn.Linear(a, b) for a, b in ((64, 32), (32, 32), (32, 10))]
+    relu = torch.nn.ReLU()
+    model = torch.nn.Sequential(layers[0], relu, layers[1], relu, layers[2])
+
+    def error(rows):
+        return torch.nn.functional.cross_entropy(model(images[rows]), labels[rows])
+
+    def loss():
+        return error(torch.randint(600, len(labels), (64,)))
+
+    return list(model.parameters()), loss, lambda: error(slice(300))
+
+
+# optzoo's problems in PyTorch: parameters, loss on a fresh batch, loss on the validation split.
+TWINS = {function.__name__: function for function in (rosenbrock, quadratic, digits)}
 
 
 def alone(function: str, *arguments: object, devices: int = 1) -> list[float]:
@@ -100,25 +142,27 @@ def alone(function: str, *arguments: object, devices: int = 1) -> list[float]:
 def compare(rules: list[str], rates: list[float], seeds: int, timed: int) -> None:
     count = len(rates) * seeds
     print(f"{count} runs of each rule: {len(rates)} learning rates x {seeds} seeds")
-    print("| rule | optzoo, s | of it training, s | PyTorch, s | ratio | training alone |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for rule in rules:
-        whole, training = alone("optzoo_seconds", rule, rates, seeds)
-        each = alone("torch_seconds", rule, rates, timed)
+    print(
+        "| problem | rule | optzoo, s | of it training, s | PyTorch, s | ratio | training alone |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for problem, rule in itertools.product(TWINS, rules):
+        whole, training = alone("optzoo_seconds", problem, rule, rates, seeds)
+        each = alone("torch_seconds", problem, rule, rates, timed)
         torch = count * sum(each[1:]) / (len(each) - 1)
         print(
-            f"| `{rule}` | {whole:.2f} | {training:.2f} | {torch:.1f} | {torch / whole:.1f} | "
-            f"{torch / training:.0f} |",
+            f"| `{problem}` | `{rule}` | {whole:.2f} | {training:.2f} | {torch:.1f} "
+            f"| {torch / whole:.1f} | {torch / training:.0f} |",
             flush=True,
         )
 
 
 def scaling(rule: str, rates: list[float], seeds: int) -> None:
-    print(f"{len(rates) * seeds} runs of {rule} on {os.cpu_count()} cores")
+    print(f"{len(rates) * seeds} runs of {rule} on digits, {os.cpu_count()} cores")
     print("| virtual devices | with compilation, s | training, s |")
     print("| --- | --- | --- |")
     for devices in DEVICES:
-        whole, training = alone("optzoo_seconds", rule, rates, seeds, devices=devices)
+        whole, training = alone("optzoo_seconds", "digits", rule, rates, seeds, devices=devices)
         print(f"| {devices} | {whole:.2f} | {training:.2f} |", flush=True)
 
 

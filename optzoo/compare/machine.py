@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -90,3 +91,8 @@ def cache_compilations() -> None:
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_CACHING)
+
+
+def compiler_options() -> dict[str, Any]:
+    """On CPUs LLVM's costly passes take longer than they save in runs this short."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}

@@ -13,6 +13,7 @@ from optzoo import plugins, registry
 from optzoo.compare.baselines import BASELINES, unpublished
 from optzoo.compare.contestants import Contestant
 from optzoo.compare.errors import UserError
+from optzoo.compare.machine import compiler_options
 from optzoo.plugins import one_line
 from optzoo.problems import PROBLEMS, Problem
 from optzoo.registry import Entry
@@ -108,8 +109,10 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
     except Exception as error:
         raise UserError(f"problem {problem_name!r} cannot be traced: {one_line(error)}") from error
 
-    first = jax.jit(lambda key: problem.evaluate(problem.init(key), SPLITS[0])["loss"])
-    loss = float(first(jax.random.key(0)))
+    def first(key):
+        return problem.evaluate(problem.init(key), SPLITS[0])["loss"]
+
+    loss = float(jax.jit(first, compiler_options=compiler_options())(jax.random.key(0)))
     if not math.isfinite(loss):
         raise UserError(f"problem {problem_name!r} starts at a loss of {loss:g}")
 

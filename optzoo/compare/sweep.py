@@ -18,7 +18,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import optzoo
 from optzoo.compare.contestants import Contestant
-from optzoo.compare.machine import agree, available
+from optzoo.compare.machine import agree, available, compiler_options
 from optzoo.problems import Problem
 
 CHECKPOINTS = 40
@@ -190,7 +190,7 @@ class Sweep:
             width = each * devices
             filled = [*cells, *[cells[-1]] * width][:width]
             arguments = *_arguments(self.problem, filled), self._bounds, np.asarray(True)
-            program = self._grid.lower(*_everywhere(arguments)).compile(_compiler_options())
+            program = self._grid.lower(*_everywhere(arguments)).compile(compiler_options())
             need = _need(program)
             if need <= room:
                 self._width, self._program, self._trial = width, program, filled
@@ -226,7 +226,7 @@ def _start(problem: Problem, seed):
 @cache
 def _starts(problem: Problem):
     """`_start` over an array of seeds; compiled once for all optimizers."""
-    return jax.jit(jax.vmap(partial(_start, problem)))
+    return jax.jit(jax.vmap(partial(_start, problem)), compiler_options=compiler_options())
 
 
 def _arguments(problem: Problem, cells: Sequence[Cell]) -> tuple[Any, ...]:
@@ -271,8 +271,3 @@ def _need(program: Any) -> int:
         if sizes
         else 0
     )
-
-
-def _compiler_options() -> dict[str, Any]:
-    """On CPUs LLVM's costly passes take longer than they save in runs this short."""
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
