@@ -147,7 +147,8 @@ def ldog(
       trains well: more step sizes mean less theory.
 
     Tuning:
-      Leave learning_rate at 1; reps_rel = 1e-4 with batch normalisation. Evaluate the average.
+      Leave learning_rate at 1; reps_rel = 1e-4 with batch normalisation, and 1e-8 where it diverges
+      at once, as the authors saw with large pre-trained weights. Evaluate the average.
 
     Args:
       learning_rate: factor on the step sizes; a number, or a schedule of the number of finished
