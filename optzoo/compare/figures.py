@@ -214,5 +214,5 @@ def _decades(low: float, high: float) -> dict[str, Any]:
 
 
 def plain(values: np.ndarray) -> list[float | None]:
-    """Values as JSON has them: five digits, and no infinity."""
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+    """Values as JSON has them: four digits, and no infinity."""
+    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]

@@ -84,7 +84,7 @@ def html(results: Results, changes: list[list[str]] | None = None) -> str:
         sections="".join(sections),
         protocol=_protocol(results),
         date=escape(results.about["date"]),
-        figures=json.dumps(figures).replace("</", "<\\/"),
+        figures=json.dumps(figures, separators=(",", ":")).replace("</", "<\\/"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
     )
 
