@@ -79,7 +79,7 @@ def speed_chart(results: Results) -> dict[str, Any]:
 def profile_chart(results: Results) -> dict[str, Any]:
     """Share of problems and seeds solved within a multiple of the fewest steps anybody took."""
     axis = {
-        "title": {"text": "steps, in multiples of the fastest optimizer's"},
+        "title": {"text": "steps over the fastest's"},
         "type": "log",
         "range": [0, float(np.log10(FACTORS[-1]))],
         **_factors(1, FACTORS[-1]),
