@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
 
 # Okabe and Ito's hues from dark to light; the rule that a claim is about comes first.
 STYLES = (
@@ -130,6 +130,15 @@ def describe_axes(axes: Any, x: str, y: str, *, log_x: bool = False, log_y: bool
         axes.xaxis.set_minor_formatter(NullFormatter())
     if log_y:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(PlainLogFormatter())
+        axes.yaxis.set_minor_formatter(PlainLogFormatter())
+
+
+class PlainLogFormatter(LogFormatterSciNotation):
+    """Matplotlib's choice of what to label on a logarithmic axis, written as 0.6 or 20."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def bars(
