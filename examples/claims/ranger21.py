@@ -18,7 +18,11 @@ Ranger21 as training above 0.5.
 For the ablation, Ranger21 runs ten more times at its best learning rate, each time with one of
 its parts switched off: the paper's eight, and the two that the released code added.
 
-What this scale lacks: convolutions, a thousand classes, and epochs of thousands of steps.
+AdamW does not get stuck in this network: ten classes and small images let it leave guessing behind
+within a hundred steps, in spite of the first loss. What this scale lacks: convolutions, a thousand
+classes, and epochs of thousands of steps. The blocks' kernels are stacked, three leaves for all
+sixteen blocks; the normalisation of gradients, one of the two later parts, scales a leaf as a
+whole, where the released code would scale each layer.
 """
 
 import dataclasses
@@ -196,7 +200,7 @@ def experiment(budget):
                 form="+.3f",
             ),
             measured(
-                f"the same with both at the default learning rate {RATE:g}",
+                f"test accuracy, Ranger21 minus {label}, both at the default rate {RATE:g}",
                 accuracy(ours, RATE) - accuracy(name, RATE),
                 above=0,
                 central=False,
