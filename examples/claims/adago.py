@@ -142,7 +142,8 @@ def draw(results, losses, steps):
     by_rate.set_ylim(top=10)
     drawing.describe_axes(course, "steps", loss, log_y=True)
     drawing.describe_axes(sizes, "steps", "size of a hidden matrix's step", log_y=True)
-    drawing.describe_axes(best, loss, "", log_x=True)
+    drawing.describe_axes(best, loss, "")
+    best.set_xlim(left=0)
     for one in (by_rate, course, sizes):
         drawing.name_lines(one)
     return figure
