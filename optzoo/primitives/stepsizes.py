@@ -86,27 +86,29 @@ def dog_step(
         return jax.tree.map(fn, tree, *rest) if layerwise else fn(tree, *rest)
 
     def init(params):
-        scalar = each(lambda _: jnp.zeros([]), params)
-        return DistanceState(
-            jnp.zeros([], jnp.int32), copied(params), scalar, optax.tree.zeros_like(scalar)
-        )
+        def initial(p):
+            size = reps_rel * (1 + root(sum_of_squares(p))) if init_eta is None else 0.0
+            return jnp.asarray(size, float)
+
+        # Known here once and for all: a norm of the parameters in every step is a pass over them.
+        reach = each(initial, params)
+        energy = jax.tree.map(lambda _: jnp.array(eps, float, copy=True), reach)
+        return DistanceState(jnp.zeros([], jnp.int32), copied(params), reach, energy)
 
     def update(updates, state, params=None):
         require_params(params, "dog_step")
-        first = state.steps == 0
         scale = at(learning_rate, state.steps)
 
         def moved(p, p0, reach):
             distance = root(sum_of_squares(optax.tree.sub(p, p0)))
-            initial = reps_rel * (1 + root(sum_of_squares(p))) if init_eta is None else 0.0
-            return jnp.maximum(jnp.where(first, initial, reach), distance).astype(reach.dtype)
+            return jnp.maximum(reach, distance).astype(reach.dtype)
 
         def spent(g, energy):
-            return (jnp.where(first, eps, energy) + sum_of_squares(g)).astype(energy.dtype)
+            return (energy + sum_of_squares(g)).astype(energy.dtype)
 
         def step(reach, energy):
             eta = scale * reach / jnp.sqrt(energy)
-            return eta if init_eta is None else jnp.where(first, init_eta, eta)
+            return eta if init_eta is None else jnp.where(state.steps == 0, init_eta, eta)
 
         reach = each(moved, params, state.start, state.reach)
         energy = each(spent, updates, state.energy)
