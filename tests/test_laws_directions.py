@@ -152,11 +152,28 @@ def test_clipping_bounds_each_unit_by_its_weights_and_keeps_directions(seed, sca
 
 @law
 @given(seeds)
+def test_normalizing_again_in_the_same_step_needs_no_new_sum(seed):
+    grads = tree(seed, scale=1e-3)
+    again = once(zoo.normalize(0.1), once(zoo.normalize(0.1), grads, grads), grads)
+    close(once(zoo.normalize(0.1, times=2), grads, grads), again)
+
+
+@law
+@given(seeds)
 def test_stable_decay_compares_its_strength_with_the_gradients_size(seed):
-    params, root = tree(seed), tree(seed + 1)
-    total = sum(float(jnp.sum(r**2)) for r in jax.tree.leaves(root))
-    mean = (total / sum(r.size for r in jax.tree.leaves(root))) ** 0.5
-    close(zoo.stable_decay(params, 0.1 * mean, root), jax.tree.map(lambda p: 0.9 * p, params))
+    second = jax.tree.map(jnp.square, tree(seed))
+    total = sum(float(jnp.sum(v)) for v in jax.tree.leaves(second))
+    size = (total / sum(v.size for v in jax.tree.leaves(second))) ** 0.5
+    close(zoo.stable_decay(0.1 * size, second), 0.9)
+
+
+@law
+@given(seeds)
+def test_norm_loss_sees_the_parameters_after_the_decay(seed):
+    params = tree(seed)
+    halves = jax.tree.map(lambda p: p / 2, params)
+    after = zoo.pull_norms(params, 0.1, eps=1e-3, axes=None, scale=0.5)
+    close(after, zoo.pull_norms(halves, 0.1, eps=1e-3, axes=None))
 
 
 @law

@@ -22,7 +22,8 @@ from optzoo.primitives.base import (
 from optzoo.primitives.combine import merge, parameters
 from optzoo.primitives.decay import pull_norms, stable_decay
 from optzoo.primitives.directions import adaptive_clip, centralize, normalize
-from optzoo.primitives.moments import ema, positive_negative_momentum, rms
+from optzoo.primitives.moments import ema, positive_negative_momentum
+from optzoo.primitives.norms import abs_sq
 from optzoo.primitives.schedules import explore_exploit
 from optzoo.primitives.stepsizes import rate
 from optzoo.registry import Trait, optimizer
@@ -43,34 +44,35 @@ def _parts(
     mu_dtype: DType,
     nu_dtype: DType,
 ) -> tuple[optax.GradientTransformation, ...]:
-    """What comes before the moments, the momentum and the root of the second moment."""
-    cleaned = []
+    """What comes before the moments, the momentum and the second moment."""
+    before = []
+    if agc_clip is not None:
+        before.append(adaptive_clip(agc_clip, agc_eps, axes=agc_axes))
     if centralization is not None:
-        cleaned.append(centralize(axes=axes, conv_only=centralization == "conv"))
-    if normalization:
-        cleaned.append(normalize())
-    clip = [] if agc_clip is None else [adaptive_clip(agc_clip, agc_eps, axes=agc_axes)]
+        before.append(centralize(axes=axes, conv_only=centralization == "conv"))
     momentum = (
         positive_negative_momentum(b1, b2, dtype=mu_dtype)
         if positive_negative
         else ema(b1, dtype=mu_dtype)
     )
+    squared = optax.stateless(lambda updates, _: jax.tree.map(abs_sq, updates))
+    second = optax.chain(squared, ema(b2, dtype=nu_dtype))
     # The released code centralises and normalises twice, the second time for the momentum alone.
-    return (
-        optax.chain(*clip, *cleaned, optax.identity()),
-        optax.chain(*cleaned, momentum),
-        rms(b2, 0.0, dtype=nu_dtype),
-    )
+    # Centralising again does nothing: no unit's mean is left.
+    if normalization:
+        momentum = optax.chain(normalize(times=2), momentum)
+        second = optax.chain(normalize(), second)
+    return optax.chain(*before, optax.identity()), momentum, second
 
 
-def _direction(momentum, root, eps, softplus_beta):
-    def divided(m, r):
-        divisor = r + eps
+def _direction(momentum, second, eps, softplus_beta):
+    def divided(m, v):
+        divisor = jnp.sqrt(v) + eps
         if softplus_beta is not None:
             divisor = jax.nn.softplus(softplus_beta * divisor) / softplus_beta
         return m / divisor
 
-    return jax.tree.map(divided, momentum, root)
+    return jax.tree.map(divided, momentum, second)
 
 
 @transformation
@@ -91,7 +93,7 @@ def scale_by_ranger21(
     nu_dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The direction of `ranger21`, without schedule, decays and lookahead; see there."""
-    before, momentum, root = _parts(
+    before, momentum, second = _parts(
         b1,
         b2,
         agc_clip,
@@ -105,7 +107,7 @@ def scale_by_ranger21(
         nu_dtype,
     )
     return optax.chain(
-        before, merge(lambda m, r: _direction(m, r, eps, softplus_beta), momentum, root)
+        before, merge(lambda m, v: _direction(m, v, eps, softplus_beta), momentum, second)
     )
 
 
@@ -207,7 +209,7 @@ def ranger21(
       applies both decays to the last tensor only, a bug fixed upstream; here they reach every leaf.
     """
     units = axes if agc_axes is None else agc_axes
-    before, momentum, root = _parts(
+    before, momentum, second = _parts(
         b1,
         b2,
         agc_clip,
@@ -221,13 +223,15 @@ def ranger21(
         nu_dtype,
     )
 
-    def step(momentum, root, params, learning_rate):
-        direction = _direction(momentum, root, eps, softplus_beta)
-        moved = params
+    def step(momentum, second, params, learning_rate):
+        direction = _direction(momentum, second, eps, softplus_beta)
+        decay = jnp.ones([])
         if not is_zero(weight_decay):
-            moved = stable_decay(moved, learning_rate * weight_decay, root)
-        if not is_zero(norm_loss):
-            moved = pull_norms(moved, learning_rate * norm_loss, eps=eps, axes=units)
+            decay = stable_decay(learning_rate * weight_decay, second)
+        if is_zero(norm_loss):
+            moved = jax.tree.map(lambda p: decay.astype(p.dtype) * p, params)
+        else:
+            moved = pull_norms(params, learning_rate * norm_loss, eps=eps, axes=units, scale=decay)
         return jax.tree.map(
             lambda new, d, p: new - learning_rate.astype(p.dtype) * d - p, moved, direction, params
         )
@@ -239,7 +243,7 @@ def ranger21(
         warmdown_start=warmdown_start,
         min_learning_rate=min_learning_rate,
     )
-    inner = optax.chain(before, merge(step, momentum, root, parameters, rate(schedule)))
+    inner = optax.chain(before, merge(step, momentum, second, parameters, rate(schedule)))
     if lookahead_period is None:
         return inner
     return lookahead(inner, period=lookahead_period, alpha=lookahead_alpha)

@@ -5,43 +5,48 @@ import jax.numpy as jnp
 
 from optzoo.primitives.axes import AxesLike, map_with_axes
 from optzoo.primitives.base import Tree
-from optzoo.primitives.norms import size, sum_of_squares, unit_norm
+from optzoo.primitives.norms import size, unit_norm
 
 
-def stable_decay(params: Tree, strength: jax.typing.ArrayLike, root: Tree) -> Tree:
-    """Decay relative to the size of the gradients' second moment over the whole tree.
+def stable_decay(strength: jax.typing.ArrayLike, second: Tree) -> jax.Array:
+    """The factor of a decay relative to the size of the second moment over the whole tree.
 
     Rule:
-      p·(1 − strength/√mean(r²)), with r the root of the second moment
+      1 − strength/√mean(second)
 
     Args:
-      params: the parameters.
       strength: learning rate times weight decay, a scalar.
-      root: tree of √v/(bias correction), shaped like the parameters.
+      second: tree of v/(bias correction), shaped like the parameters.
 
     Returns:
-      The decayed parameters.
+      What to multiply every parameter by, a scalar.
 
     Source: Xie et al. 2020, arXiv 2011.11152, in the form of lessw2020/Ranger21.
     """
-    mean = jnp.sqrt(sum_of_squares(root) / max(size(root), 1))
-    factor = 1 - jnp.where(mean > 0, strength / jnp.where(mean > 0, mean, 1), 0)
-    return jax.tree.map(lambda p: p * factor.astype(p.dtype), params)
+    sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(second)]
+    mean = jnp.sqrt(sum(sums, jnp.zeros([])) / max(size(second), 1))
+    return 1 - jnp.where(mean > 0, strength / jnp.where(mean > 0, mean, 1), 0)
 
 
 def pull_norms(
-    params: Tree, strength: jax.typing.ArrayLike, *, eps: jax.typing.ArrayLike, axes: AxesLike
+    params: Tree,
+    strength: jax.typing.ArrayLike,
+    *,
+    eps: jax.typing.ArrayLike,
+    axes: AxesLike,
+    scale: jax.typing.ArrayLike = 1.0,
 ) -> Tree:
     """Pulls the norm of what feeds each output towards 1 (norm loss).
 
     Rule:
-      p·(1 − 2·strength·(1 − 1/(|p| + eps))), |p| a unit
+      q = scale·p;   q·(1 − 2·strength·(1 − 1/(|q| + eps))), |q| a unit
 
     Args:
       params: the parameters.
       strength: learning rate times the loss's factor, a scalar.
       eps: keeps a zero unit finite.
       axes: what a unit is; see `optzoo.primitives.axes`.
+      scale: a decay that comes before, a scalar: |q| follows from |p| without another pass.
 
     Returns:
       The parameters after the step.
@@ -50,7 +55,8 @@ def pull_norms(
     """
 
     def pulled(spec, p):
-        pull = 1 - 1 / (unit_norm(spec, p) + eps)
-        return p * (1 - jnp.asarray(2 * strength, p.dtype) * pull)
+        first = jnp.asarray(scale, p.dtype)
+        pull = 1 - 1 / (jnp.abs(first) * unit_norm(spec, p) + eps)
+        return p * (first * (1 - jnp.asarray(2 * strength, p.dtype) * pull))
 
     return map_with_axes(pulled, axes, params)

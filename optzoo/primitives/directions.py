@@ -8,6 +8,7 @@ import optax
 
 from optzoo.primitives.axes import Axes, AxesLike, map_with_axes
 from optzoo.primitives.base import (
+    Count,
     DType,
     Fraction,
     NonNegative,
@@ -212,24 +213,32 @@ def centralize(*, axes: AxesLike = None, conv_only: bool = False) -> optax.Gradi
 
 
 @transformation
-def normalize(eps: Positive = 1e-8) -> optax.GradientTransformation:
+def normalize(eps: Positive = 1e-8, *, times: Count = 1) -> optax.GradientTransformation:
     """Divides each leaf by its standard deviation (gradient normalisation of Ranger21).
 
     Rule:
-      g ← g / (std(g) + eps), with the n − 1 divisor, for leaves of more than two numbers
+      g ← g / (σ + eps) for leaves of more than two numbers, σ the deviation with n − 1 as divisor
+      again, `times` in all: σ is then σ/(σ + eps), which needs no sum
 
     Args:
       eps: added to the deviation.
+      times: how often to do it.
 
     Returns:
       A stateless transformation.
 
     Raises:
-      ValueError: for eps out of range.
+      ValueError: for an argument out of range.
     """
 
     def scale(g):
-        return g / (jnp.std(g, ddof=1) + eps) if g.size > 2 else g
+        if g.size <= 2:
+            return g
+        deviation = jnp.std(g, ddof=1)
+        factor = jnp.ones_like(deviation)
+        for _ in range(times):
+            factor = factor / (factor * deviation + eps)
+        return factor * g
 
     return optax.stateless(lambda updates, _: jax.tree.map(scale, updates))
 
