@@ -84,7 +84,11 @@ COUNTERPARTS: dict[str, Callable[[], optax.GradientTransformation]] = {
 """Optax's form of a rule, for those that it has."""
 
 
-def step(tx: optax.GradientTransformation) -> Callable:
+LEAF_BY_LEAF = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+"""For the CPU's compiler, which else keeps the temporaries of all leaves at the same time."""
+
+
+def step(tx: optax.GradientTransformation, compiler_options: Any = None) -> Callable:
     """(parameters, state, gradients) -> (parameters, state), in the memory of its arguments.
 
     Donated arguments come first and are handed back in their order: JAX pairs donated buffers with
@@ -95,7 +99,7 @@ def step(tx: optax.GradientTransformation) -> Callable:
         updates, state = tx.update(gradients, state, params)
         return optax.apply_updates(params, updates), state
 
-    return jax.jit(run, donate_argnums=(0, 1))
+    return jax.jit(run, donate_argnums=(0, 1), compiler_options=compiler_options)
 
 
 def lowered(tx: optax.GradientTransformation, shapes: Tree, sharding: Any = None) -> Any:

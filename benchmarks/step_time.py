@@ -6,6 +6,8 @@
 
 A step takes gradients and replaces 23 million parameters and the state, whose memory it reuses.
 Ratios are medians over rounds of the time over ours in the same round: above 1, ours is faster.
+optzoo and Optax are compiled to work leaf by leaf; "default" is optzoo as `jax.jit` compiles it
+unless told so.
 PyTorch peers that are not installed are left out (pip install 'optzoo[parity]').
 """
 
@@ -45,13 +47,13 @@ SETTINGS = {
 """What a peer must be told; the rest are its defaults."""
 
 
-def jax_step(tx, shapes) -> Callable[[], None]:
+def jax_step(tx, shapes, compiler_options=None) -> Callable[[], None]:
     """One training step at a time, the gradients staying the same."""
     params = common.filled(shapes, 0, 0.05)
     gradients = common.filled(shapes, 1, 0.01)
     # Some states alias the parameters, which cannot be donated twice.
     state = jax.tree.map(lambda leaf: leaf + 0, tx.init(params))
-    run = common.step(tx)
+    run = common.step(tx, compiler_options)
 
     def call():
         nonlocal params, state
@@ -100,9 +102,12 @@ def torch_step(target: str, shapes) -> Callable[[], None] | None:
 
 def rows_of(name: str, shapes, seconds: float, torch: bool) -> common.Row:
     """The row of one rule."""
-    contestants = {"optzoo": jax_step(common.ours(name), shapes)}
+    leaf_by_leaf = common.LEAF_BY_LEAF if jax.default_backend() == "cpu" else None
+    contestants = {"optzoo": jax_step(common.ours(name), shapes, leaf_by_leaf)}
+    if leaf_by_leaf:
+        contestants["default"] = jax_step(common.ours(name), shapes)
     if name in common.COUNTERPARTS:
-        contestants["optax"] = jax_step(common.COUNTERPARTS[name](), shapes)
+        contestants["optax"] = jax_step(common.COUNTERPARTS[name](), shapes, leaf_by_leaf)
     peer = torch_step(PEERS[name], shapes) if torch and name in PEERS else None
     if peer:
         contestants["torch"] = peer
