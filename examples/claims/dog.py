@@ -15,9 +15,8 @@ The paper compares errors: "close" is taken as a test loss at most a tenth above
 without momentum, geometric mean over the problems. "Insensitive": between the best and the worst
 r_epsilon from 1e-8 to 1e-4 the loss of a seed changes by less than a tenth, too, in the same mean;
 what merely chance changes counts as well. 1e-2 is shown beside them. Averaging is measured within
-the same run. What this scale lacks: pretrained models to fine-tune,
-where the paper finds DoG best, and tens of thousands of steps, over which the first ones count
-less.
+the same run. What this scale lacks: pretrained models to fine-tune, where the paper finds DoG best,
+and tens of thousands of steps, over which the first ones count less.
 """
 
 import dataclasses
