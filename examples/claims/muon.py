@@ -9,11 +9,12 @@ AdamW (b1 = 0.9, b2 = 0.95, decay 0.1) runs for 300 steps of 1024 letters, 20 le
 weight of its matrices. Muon as in Moonlight (steps of the size of AdamW's, decay 0.1, that same
 AdamW for embeddings, head and vectors) runs for 120 and for 300 steps, both rules under warm-up
 over a tenth of their own run and cosine decay to zero. Where its final test loss, taken as straight
-over the logarithm of the steps (which it lies below, so this is on the safe side), meets AdamW's is
-the share, for each of five seeds; it can come out as 0.4 to 1. The same four learning rates for
-every rule and length, chosen by validation loss; held-out text: 64 windows for validation, 128 for
-the test. The same again with 256 letters a step. A third rule is Muon without its
-orthogonalisation, the momentum scaled to the same norm: its steps are what Newton-Schulz is given.
+over the logarithm of the steps (a power law lies below that, so the share errs upwards), meets
+AdamW's is the share, for each of five seeds; it can come out as 0.4 to 1. The same four learning
+rates for every rule and length, chosen by validation loss; held-out text: 64 windows for
+validation, 128 for the test. The same again with 256 letters a step. A third rule is Muon without
+its orthogonalisation, the momentum scaled to the same norm: its steps are what Newton-Schulz is
+given.
 
 The papers train 10⁸ to 10¹⁰ weights on 10⁹ letters and more; matrices of 32 rows leave little to
 orthogonalise, and Newton-Schulz, below 1 % of their FLOPs, costs more here, which a finding of its
@@ -71,7 +72,7 @@ NAMES = ("Muon", "AdamW", "momentum")
 def effective_rank(before, after, batch):
     """How many equal singular values would be as concentrated as those of a hidden matrix's step.
 
-    Over their number; from traces, for LAPACK hangs in programs that run side by side on CPUs.
+    Over their number; from traces: `svd` was seen to hang in programs side by side on CPUs.
     """
     step = after["up"]["kernel"] - before["up"]["kernel"]
     gram = step @ step.T / jnp.sum(step**2)
