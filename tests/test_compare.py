@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from optzoo import REGISTRY
-from optzoo.compare import Grid, Results, UserError, report, run, select
+from optzoo.compare import Grid, Results, UserError, report, run, select, sweep
 from optzoo.compare.baselines import unpublished
 from optzoo.compare.contestants import Contestant
 from optzoo.compare.figures import loss_curves, rate_curves
@@ -75,6 +75,27 @@ def test_data_may_depend_on_the_step_and_steps_may_be_observed():
         loss, moved = trained.curves["loss"], trained.curves["moved"]
         np.testing.assert_allclose(moved, 0.5 * np.arange(1, task.steps + 2), rtol=1e-5)
         np.testing.assert_allclose(-np.diff(loss), 3 * np.asarray(moved[:-1]), rtol=1e-4)
+
+
+def test_programs_that_call_lapack_take_turns(monkeypatch):
+    turns = []
+
+    class Counted:
+        def __enter__(self):
+            turns.append(len(turns))
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(sweep, "LAPACK", Counted())
+    compare(lrs=[0.1])
+    starts = len(turns)
+
+    def stretch(params, split):
+        return {"loss": jnp.linalg.norm(jnp.outer(params["x"], params["x"]), 2)}
+
+    compare(lrs=[0.1], problems=[dataclasses.replace(bowl(), evaluate=stretch)])
+    assert len(turns) > 2 * starts
 
 
 def test_frame_has_a_row_for_every_run_and_the_table_one_for_every_pair():

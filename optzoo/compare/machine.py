@@ -95,4 +95,5 @@ def cache_compilations() -> None:
 
 def compiler_options() -> dict[str, Any]:
     """On CPUs LLVM's costly passes take longer than they save in runs this short."""
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+    least = jax.config.values["jax_disable_most_optimizations"]
+    return {} if least or jax.default_backend() != "cpu" else {"xla_backend_optimization_level": 1}

@@ -3,8 +3,10 @@
 import hashlib
 import math
 import re
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
@@ -24,6 +26,9 @@ from optzoo.problems import Problem
 CHECKPOINTS = 40
 # A share of the steps tells what one costs, unless that is too short to be timed.
 TRIALS, TRIAL_SHARE, TRIAL_SECONDS = 3, 20, 0.1
+
+# Two programs that call LAPACK at the same time can lock up XLA's thread pool on CPUs for ever.
+LAPACK = threading.Lock()
 
 Cell = tuple[float, int]
 
@@ -66,6 +71,7 @@ class Sweep:
         self._single = jax.jit(self._train)
         self._width, self._trial = 0, list[Cell]()
         self._program: Any = None
+        self._turn: AbstractContextManager[Any] = nullcontext()
 
     def _train(self, learning_rate, params, key, bounds, evaluated):
         """One run. `bounds` are the first and last step of each leg between two checkpoints."""
@@ -174,10 +180,11 @@ class Sweep:
         """The compiled program on at most `_width` cells; the last one fills up what is missing."""
         cells = [*cells, *[cells[-1]] * (self._width - len(cells))]
         arguments = *_arguments(self.problem, cells), bounds, evaluated
-        values = self._program(*_everywhere(arguments))
-        if jax.process_count() > 1:
-            return multihost_utils.process_allgather(values, tiled=True)
-        return jax.device_get(values)
+        with self._turn:
+            values = self._program(*_everywhere(arguments))
+            if jax.process_count() > 1:
+                return multihost_utils.process_allgather(values, tiled=True)
+            return jax.device_get(values)
 
     def _prepare(self, cells: Sequence[Cell]) -> None:
         """Compiles for as many runs at once as there are cells and memory for."""
@@ -194,6 +201,8 @@ class Sweep:
             need = _need(program)
             if need <= room:
                 self._width, self._program, self._trial = width, program, filled
+                if "lapack" in program.as_text():
+                    self._turn = LAPACK
                 return
             if each == 1:
                 raise MemoryError(
@@ -232,7 +241,8 @@ def _starts(problem: Problem):
 def _arguments(problem: Problem, cells: Sequence[Cell]) -> tuple[Any, ...]:
     rates, seeds = zip(*cells, strict=True)
     places = {seed: place for place, seed in enumerate(dict.fromkeys(seeds))}
-    starts = _starts(problem)(jnp.asarray(list(places)))
+    with LAPACK:  # Orthogonal starts come from it.
+        starts = jax.block_until_ready(_starts(problem)(jnp.asarray(list(places))))
     which = np.asarray([places[seed] for seed in seeds])
     params, keys = jax.tree.map(lambda leaf: leaf[which], starts)
     return jnp.asarray(rates, jnp.float32), params, keys
