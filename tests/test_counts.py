@@ -61,6 +61,9 @@ def arrays(name):
     return LEAVES + sum(leaf.ndim > 0 for leaf in state)
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 10), reason="the CPU's compiler wrote more arrays before jaxlib 0.10"
+)
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_an_element_wise_step_writes_each_array_once(name):
     kernels, temporaries = counts(name)

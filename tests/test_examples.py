@@ -44,7 +44,7 @@ def test_example_runs(script):
 
 
 def test_the_state_stays_sharded():
-    specs = re.findall(r" as (P\(.*\))", run(SHARDED, "--steps", 4))
+    specs = re.findall(r" as (P\w*\(.*\))", run(SHARDED, "--steps", 4))
     assert len(specs) == 3
     assert all("'data'" in spec for spec in specs)
 

@@ -150,6 +150,11 @@ def test_clipping_bounds_each_unit_by_its_weights_and_keeps_directions(seed, sca
         np.testing.assert_allclose(along, rows(grads[name]) * u[:, None], rtol=1e-4)
 
 
+def test_numbers_that_are_all_alike_are_not_normalized():
+    alike = {"bias": jnp.full(6, 0.5)}
+    close(once(zoo.normalize(), alike, alike), alike)
+
+
 @law
 @given(seeds)
 def test_normalizing_again_in_the_same_step_needs_no_new_sum(seed):

@@ -173,7 +173,8 @@ def test_half_lives_grow_linearly(start, end):
     decays = np.array(zoo.half_life_warmup(start, end, 50, eps=0.0)(t), np.float64)
     half_lives = np.log(0.5) / np.log(decays)
     assert np.all(np.diff(half_lives) > 0)
-    np.testing.assert_allclose(np.diff(half_lives)[:-1], half_lives[1] - half_lives[0], rtol=2e-2)
+    # In float32 a decay near 1 tells its half-life to a few ten-thousandths, the differences less.
+    np.testing.assert_allclose(np.diff(half_lives)[:-1], half_lives[1] - half_lives[0], rtol=5e-2)
     np.testing.assert_allclose(decays[-1], end, rtol=1e-6)
 
 

@@ -207,6 +207,7 @@ def ranger21(
     References:
       Wright and Demeure 2021, arXiv 2106.13731; official code lessw2020/Ranger21. Release 0.1.0
       applies both decays to the last tensor only, a bug fixed upstream; here they reach every leaf.
+      A gradient whose numbers are all alike is not normalised, where the code divides it by 1e-16.
     """
     units = axes if agc_axes is None else agc_axes
     before, momentum, second = _parts(

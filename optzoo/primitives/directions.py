@@ -219,6 +219,7 @@ def normalize(eps: Positive = 1e-8, *, times: Count = 1) -> optax.GradientTransf
     Rule:
       g ← g / (σ + eps) for leaves of more than two numbers, σ the deviation with n − 1 as divisor
       again, `times` in all: σ is then σ/(σ + eps), which needs no sum
+      g stays where σ is 0
 
     Args:
       eps: added to the deviation.
@@ -238,7 +239,8 @@ def normalize(eps: Positive = 1e-8, *, times: Count = 1) -> optax.GradientTransf
         factor = jnp.ones_like(deviation)
         for _ in range(times):
             factor = factor / (factor * deviation + eps)
-        return factor * g
+        # Numbers that are all alike have no deviation to be measured by.
+        return jnp.where(deviation == 0, 1, factor) * g
 
     return optax.stateless(lambda updates, _: jax.tree.map(scale, updates))
 
