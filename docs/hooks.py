@@ -1,6 +1,7 @@
-"""Pages that MkDocs makes from the registry: one for each optimizer, and the catalogue."""
+"""Pages that MkDocs makes: one for each optimizer, the catalogue, and the claims with figures."""
 
 import ast
+import json
 import re
 import sys
 from html import escape
@@ -19,6 +20,8 @@ import optzoo.primitives  # noqa: E402
 from optzoo import catalog  # noqa: E402
 from optzoo.registry import REGISTRY, Entry  # noqa: E402
 
+CLAIMS = Path(__file__).parents[1] / "examples" / "claims"
+FIGURES = sorted((CLAIMS / "figures").glob("*.png"))
 CATALOGUE, PRIMITIVES = "<!-- catalogue -->", "<!-- primitives -->"
 
 
@@ -31,7 +34,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the optimizers' pages."""
+    """Adds the optimizers' pages and the claims'."""
+    claims = (CLAIMS / "README.md").read_text("utf-8")
+    files.append(File.generated(config, "claims.md", content=claims))
+    for figure in FIGURES:
+        source = f"figures/{figure.name}"
+        files.append(File.generated(config, source, abs_src_path=str(figure)))
     for entry in REGISTRY.values():
         source = f"optimizers/{entry.name}.md"
         files.append(File.generated(config, source, content=page(entry)))
@@ -84,6 +92,7 @@ def page(entry: Entry) -> str:
         formula(entry),
         f"## When to use\n\n{prose(entry, 'When to use')}",
         f"## Learning rate and decay\n\n{prose(entry, 'Tuning')}",
+        claim(entry),
         f"## State\n\n{memory(entry)}\n\n{traits}",
         f"## Options\n\n{options(entry)}",
         f"## Paper and official code\n\n{prose(entry, 'References')}",
@@ -110,6 +119,20 @@ def memory(entry: Entry) -> str:
         f"{count} number{'' if count == '1' else 's'} for each parameter, measured on the state "
         "itself; Adam keeps 2."
     )
+
+
+def claim(entry: Entry) -> str:
+    """What came of the paper's central claim, with its figure; empty where no script checks it."""
+    for figure in FIGURES:
+        record = json.loads(figure.with_suffix(".json").read_text("utf-8"))
+        if REGISTRY[record["rule"]].url == entry.url:
+            link = f"../claims.md#{figure.stem}"
+            return (
+                f"## The paper's claim\n\n{record['title']}: **{record['verdict']}** "
+                f"([numbers and protocol]({link})).\n\n"
+                f"[![{record['title']}](../figures/{figure.name})]({link})"
+            )
+    return ""
 
 
 def prose(entry: Entry, title: str) -> str:

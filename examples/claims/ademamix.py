@@ -15,7 +15,8 @@ Forgetting: the 4000 steps once more, at each rule's best rate, with and without
 letters from the test text in place of the batch of step 2000. Measured is how much lower the loss
 on that batch is than without it, and how much of the largest such gain is left at the end. The
 paper's batches hold thousands of sequences, its models a thousand times more weights. (A first run
-was judged by the size of the gain, which is no measure of forgetting; it is still reported.)
+was judged by the size of the gain, which is no measure of forgetting; it is still reported. What is
+said of b3 = 0.999 beyond its loss was added after that run.)
 
 Warm-ups: the 4000 steps without one or both of them, at the learning rate of the complete rule.
 

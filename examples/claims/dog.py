@@ -56,7 +56,7 @@ def sgd_cosine(learning_rate=0.1, *, total_steps):
 
 
 FREE, TUNED = (dog, ldog), (sgd, sgd_cosine)
-LABELS = {dog: "DoG", ldog: "LDoG", sgd: "SGD, tuned", sgd_cosine: "SGD, momentum,\ncosine, tuned"}
+LABELS = {dog: "DoG", ldog: "LDoG", sgd: "SGD", sgd_cosine: "SGD, cosine"}
 
 
 def watched(problem, steps):

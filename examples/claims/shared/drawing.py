@@ -107,7 +107,7 @@ def name_lines(axes: Any) -> None:
 
 
 def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights moved as little as need be for neighbours to be `gap` apart."""
+    """Rising heights from 0 to 1, moved within that for neighbours to be `gap` apart."""
     if not heights:
         return []
     # Moved by multiples of the gap, the heights only have to rise: pool neighbours that fall.
@@ -117,7 +117,8 @@ def apart(heights: Sequence[float], gap: float) -> list[float]:
         while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
             last = pools.pop()
             pools[-1] += last
-    flat = [float(np.mean(pool)) for pool in pools for _ in pool]
+    highest = max(0.0, 1 - gap * (len(heights) - 1))
+    flat = [min(max(float(np.mean(pool)), 0.0), highest) for pool in pools for _ in pool]
     return [height + place * gap for place, height in enumerate(flat)]
 
 
