@@ -17,18 +17,22 @@ COMMAND = "python examples/claims/page.py"
 
 INTRODUCTION = f"""# What each paper claims, checked
 
-Each script repeats the central claim of a paper at a scale that two CPU cores manage within three
-minutes. The protocol stood before the first full run: every rule gets equally many learning rates,
-the validation loss chooses among them, and the test split reports. A finding *holds here* where its
-whole 95 % interval (Student's t over seeds) lies on the side that the claim says, *does not hold
-here* where all of it lies on the other, and is *undecided at this scale* otherwise; the verdict on
-a claim rests on the findings in bold. What does not hold here may hold at the paper's scale: each
-protocol says what that was.
+Each script repeats the central claim of a paper at a scale of minutes on two CPU cores. The
+protocol stood before the results, and where a first run led to a change, it says so: every rule
+gets equally many learning rates, the validation loss chooses among them, and the test split
+reports. A finding *holds here* where its whole 95 % interval (Student's t over seeds) lies on the
+side that the claim says, *does not hold here* where all of it lies on the other, and is *undecided
+at this scale* otherwise; the verdict on a claim rests on the findings in bold. What does not hold
+here may hold at the paper's scale: each protocol says what that was.
 
 In the figures, lines are medians over the seeds and bands span all of them.
 
-`{COMMAND} --run` repeats everything and writes this page; `{COMMAND}` writes it from the recorded
-results. The scripts need the extra `compare`."""
+```sh
+{COMMAND} --run   # runs all scripts, and writes this page and the README's table
+{COMMAND}         # writes them from the recorded results
+```
+
+The scripts need the extra `compare`."""
 
 
 def section(stem: str, record: Record) -> str:

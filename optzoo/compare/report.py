@@ -8,6 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,9 @@ def html(results: Results, changes: list[list[str]] | None = None) -> str:
     sections = []
     for i, problem in enumerate(results.problems):
         figures[f"loss-{i}"] = loss_curves(results, problem)
-        figures[f"clock-{i}"] = loss_curves(results, problem, clock=True)
+        figures[f"clock-{i}"] = _sharing(
+            loss_curves(results, problem, clock=True), figures[f"loss-{i}"]
+        )
         figures[f"rate-{i}"] = rate_curves(results, problem)
         if path := path_chart(results, problem):
             figures[f"path-{i}"] = path
@@ -87,6 +90,15 @@ def html(results: Results, changes: list[list[str]] | None = None) -> str:
         figures=json.dumps(figures, separators=(",", ":")).replace("</", "<\\/"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
     )
+
+
+def _sharing(figure: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The figure with places in the other one for heights that both have: half of its size."""
+    for trace in figure["data"]:
+        trace["y"] = next(
+            place for place, twin in enumerate(other["data"]) if twin["y"] == trace["y"]
+        )
+    return figure
 
 
 def _chart(names: list[str], caption: str) -> str:
