@@ -51,8 +51,9 @@ def is_sound(folder):
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path):
-    process = start(f"{SAME} --optimizers sgd,lion,adam,ademamix", tmp_path)
-    assert process.stderr.readline().startswith("[1/4]")
+    # All optimizers: with a few, the comparison may be over before the signal arrives.
+    process = start(SAME, tmp_path)
+    assert process.stderr.readline().startswith("[1/")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
