@@ -25,7 +25,8 @@ side that the claim says, *does not hold here* where all of it lies on the other
 at this scale* otherwise; the verdict on a claim rests on the findings in bold. What does not hold
 here may hold at the paper's scale: each protocol says what that was.
 
-In the figures, lines are medians over the seeds and bands span all of them.
+In the figures, lines are medians over the seeds and bands span all of them. The run times were
+taken beside other work on the same two cores; alone, all stay within some three minutes.
 
 ```sh
 {COMMAND} --run   # runs all scripts, and writes this page and the README's table
