@@ -165,6 +165,22 @@ def test_a_damaged_store_is_told_and_kept(tmp_path):
     assert path.read_bytes()[:5000] == damaged[:5000]
 
 
+def test_steps_that_a_stop_left_untimed_are_timed_by_the_next(tmp_path):
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    def timed():
+        with closing(sqlite3.connect(tmp_path / STORE_NAME)) as database:
+            return database.execute("SELECT count(*) FROM cost").fetchone()[0]
+
+    with pytest.raises(KeyboardInterrupt):
+        run([bowl()], [descent], lrs=[0.1], out=tmp_path, progress=stop)
+    assert timed() == 0
+    seen = []
+    run([bowl()], [descent], lrs=[0.1], out=tmp_path, progress=seen.append)
+    assert seen[0].computed == 0 and timed() == 1
+
+
 def test_a_changed_problem_costs_only_its_own_cells(tmp_path):
     flat = bowl()
     other = Problem(**(vars(bowl()) | {"name": "other", "steps": 5}))

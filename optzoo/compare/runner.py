@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from optzoo.compare.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.sweep import Sweep, checkpoints
 from optzoo.plugins import one_line
 from optzoo.problems import Problem
+
+# Times are taken when all pairs begun have ended, so workers wait for the last of them.
+PAIRS_A_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -116,29 +120,32 @@ def _run_all(
     steps: int | None,
     progress: Callable[[Progress], None],
 ) -> None:
-    """One problem after the other, a few optimizers at a time."""
+    """One problem after the other, or several where rules are few; a few pairs at a time."""
     start, done, total = time.perf_counter(), 0, len(rules) * len(tasks)
     # Two or more at a time: one compiles while another computes. Joined processes must all start
     # the same programs in the same order.
     workers = min(4, os.cpu_count() or 1) if jax.process_count() == 1 else 1
-    for task, problem in tasks.items():
+    together = max(1, PAIRS_A_WORKER * workers // len(rules))
+    names = list(tasks)
+    for first in range(0, len(names), together):
+        fills = [
+            _Fill(store, tasks[task], entry, grid, seeds, steps, rule, task)
+            for task in names[first : first + together]
+            for rule, entry in rules.items()
+        ]
         with ThreadPoolExecutor(workers) as pool:
-            fills = {
-                rule: _Fill(store, problem, entry, grid, seeds, steps, rule, task)
-                for rule, entry in rules.items()
-            }
-            futures = {pool.submit(fill): rule for rule, fill in fills.items()}
+            futures = {pool.submit(fill): fill for fill in fills}
             try:
                 for future in as_completed(futures):
-                    counts = future.result()
+                    counts, fill = future.result(), futures[future]
                     done += 1
                     left = (time.perf_counter() - start) * (total - done) / done
-                    label = f"{futures[future]} on {task}"
+                    label = f"{fill.rule} on {fill.task}"
                     progress(Progress(done, total, label, *counts, left))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        for fill in fills.values():
+        for fill in fills:
             fill.measure()
 
 
@@ -171,9 +178,13 @@ class _Fill:
             raise UserError(f"{where}: {one_line(error)}") from error
 
     def measure(self) -> None:
-        """Times a step, with nothing else going on, if this process has computed runs."""
-        if self.computed:
-            self.store.save_cost(self.sweep.fingerprint, self.sweep.seconds_per_step())
+        """Times a step, with nothing else going on, after new runs or where a stop prevented it."""
+        program = self.sweep.fingerprint
+        timed = agree(np.asarray(self.store.is_timed(program)))
+        if self.computed or not timed:
+            rates = self.grid.rates(self.sweep.contestant.default_rate)
+            seconds = self.sweep.seconds_per_step(list(product(rates, self.seeds)))
+            self.store.save_cost(program, seconds)
 
     def _fill(self) -> tuple[int, int]:
         default = self.sweep.contestant.default_rate

@@ -145,13 +145,20 @@ class Store:
             database.execute("INSERT OR REPLACE INTO cost VALUES (?, ?)", (program, seconds))
 
     def cost(self, program: str) -> float:
-        """Seconds of one step of a program; NaN where it was never measured."""
-        with self._transaction() as database:
-            row = database.execute(
-                "SELECT seconds FROM cost WHERE program = ?", (program,)
-            ).fetchone()
+        """Seconds of one step of a program; NaN where they were too few, or never measured."""
+        row = self._cost(program)
         # SQLite keeps NaN as NULL.
         return float("nan") if row is None or row[0] is None else row[0]
+
+    def is_timed(self, program: str) -> bool:
+        """Whether `save_cost` was told of a program."""
+        return self._cost(program) is not None
+
+    def _cost(self, program: str) -> tuple[float | None] | None:
+        with self._transaction() as database:
+            return database.execute(
+                "SELECT seconds FROM cost WHERE program = ?", (program,)
+            ).fetchone()
 
     def begin(self, about: dict[str, Any]) -> None:
         """Starts a comparison; earlier ones keep what they have."""

@@ -24,8 +24,8 @@ from optzoo.compare.machine import agree, available, compiler_options
 from optzoo.problems import Problem
 
 CHECKPOINTS = 40
-# A share of the steps tells what one costs, unless that is too short to be timed.
-TRIALS, TRIAL_SHARE, TRIAL_SECONDS = 3, 20, 0.1
+# A hundredth of the steps tells how many take long enough to be timed.
+TRIALS, TRIAL_SHARE, TRIAL_SECONDS = 3, 100, 0.1
 
 # Two programs that call LAPACK at the same time can lock up XLA's thread pool on CPUs for ever.
 LAPACK = threading.Lock()
@@ -151,11 +151,12 @@ class Sweep:
         curves, final = joined
         return Outcome(curves, final)
 
-    def seconds_per_step(self) -> float:
+    def seconds_per_step(self, cells: Sequence[Cell]) -> float:
         """Seconds of one step of one run, evaluation left out; the least of a few short trials.
 
-        Only to be called after `run`, with nothing else going on.
+        To be called with nothing else going on. `cells` are what to try if nothing has run yet.
         """
+        self._prepare(cells)
         legs = np.zeros_like(self._bounds)
 
         def timed(last: int) -> float:
@@ -170,9 +171,8 @@ class Sweep:
                 trials.append(timed(last))
             return min(trials)
 
-        count = self.steps
-        if timed(max(1, count // TRIAL_SHARE)) > TRIAL_SECONDS / 10:
-            count = max(1, count // TRIAL_SHARE)
+        few = max(1, self.steps // TRIAL_SHARE)
+        count = min(self.steps, max(1, round(few * TRIAL_SECONDS / timed(few))))
         taken, idle = least(count), least(0)
         return (taken - idle) / count / self._width if taken > idle else math.nan
 
