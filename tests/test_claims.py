@@ -18,7 +18,7 @@ sys.path.insert(0, str(CLAIMS))
 
 import page  # noqa: E402
 from shared import drawing  # noqa: E402
-from shared.protocol import FAILS, HOLDS, UNDECIDED, Record, measured, overall  # noqa: E402
+from shared.protocol import FAILS, HOLDS, UNDECIDED, Record, measured, overall, told  # noqa: E402
 
 # A few steps are not worth XLA's slower passes.
 QUICKLY = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -43,10 +43,8 @@ def test_records_are_of_full_runs_of_the_scripts_as_they_stand():
         record = records[script.stem]
         assert record.rule in optzoo.REGISTRY
         assert record.share == 1
-        title, _, protocol = ast.get_docstring(ast.parse(script.read_text("utf-8"))).partition(
-            "\n\n"
-        )
-        assert (record.title, record.protocol) == (" ".join(title.split()).rstrip("."), protocol)
+        docstring = ast.get_docstring(ast.parse(script.read_text("utf-8")))
+        assert (record.title, record.protocol) == told(docstring)
         assert record.verdict == overall(record.findings)
 
 

@@ -14,7 +14,7 @@ AdamW's is the share, for each of five seeds; it can come out as 0.4 to 1. The s
 rates for every rule and length, chosen by validation loss; held-out text: 64 windows for
 validation, 128 for the test. The same again with 256 letters a step. A third rule is Muon without
 its orthogonalisation, the momentum scaled to the same norm: its steps are what Newton-Schulz is
-given.
+given, and their singular values the spectrum before it.
 
 The papers train 10⁸ to 10¹⁰ weights on 10⁹ letters and more; matrices of 32 rows leave little to
 orthogonalise, and Newton-Schulz, below 1 % of their FLOPs, costs more here, which a finding of its
@@ -69,14 +69,17 @@ RULES = (muon, adamw, momentum)
 NAMES = ("Muon", "AdamW", "momentum")
 
 
-def effective_rank(before, after, batch):
-    """How many equal singular values would be as concentrated as those of a hidden matrix's step.
-
-    Over their number; from traces: `svd` was seen to hang in programs side by side on CPUs.
-    """
+def spectrum(before, after, batch):
+    """The singular values of a hidden matrix's step, over the largest."""
     step = after["up"]["kernel"] - before["up"]["kernel"]
-    gram = step @ step.T / jnp.sum(step**2)
-    return {"rank": 1 / jnp.sum(gram**2) / WIDTH}
+    values = jnp.linalg.svd(step, compute_uv=False)
+    return {f"value {place}": value / values[0] for place, value in enumerate(values)}
+
+
+def effective_rank(values):
+    """How many equal singular values would be as concentrated as these, over their number."""
+    shares = values**2 / (values**2).sum(axis=-1, keepdims=True)
+    return 1 / (shares**2).sum(axis=-1) / WIDTH
 
 
 def language(windows, steps):
@@ -120,7 +123,7 @@ def experiment(budget):
     options = {"lrs": RATES, "seeds": budget.seeds(5)}
     short = {windows: language(windows, lengths[0]) for windows in (SMALL, LARGE)}
     full = {windows: language(windows, steps) for windows in (SMALL, LARGE)}
-    watched = dataclasses.replace(full[LARGE], observe=effective_rank)
+    watched = dataclasses.replace(full[LARGE], observe=spectrum)
     shorter = protocol.compare(list(short.values()), [muon], **options)
     small = protocol.compare(full[SMALL], [muon, adamw], **options)
     large = protocol.compare(watched, RULES, **options)
@@ -143,11 +146,15 @@ def experiment(budget):
     share = {windows: shares(windows) for windows in full}
     cost = {windows: overhead(windows) for windows in full}
 
-    def ranks(rule):
+    def spectra(rule):
+        """Shape (seeds, checkpoints, WIDTH)."""
+        names = [f"value {place}" for place in range(WIDTH)]
+        curves = [protocol.curves(large, watched.name, rule.__name__, name) for name in names]
         # A schedule's first step and the one after its last are none.
-        return protocol.curves(large, watched.name, rule.__name__, "rank")[:, 1:-1]
+        return np.stack(curves, axis=-1)[:, 1:-1]
 
-    rank = {rule: ranks(rule).mean(axis=1) for rule in RULES}
+    values = {rule: spectra(rule) for rule in RULES}
+    rank = {rule: effective_rank(values[rule]).mean(axis=1) for rule in RULES}
     findings = [
         measured(
             f"share of AdamW's steps to AdamW's final loss, {LARGE * CONTEXT} letters a step, "
@@ -193,9 +200,9 @@ def experiment(budget):
         "Loss by steps",
         "Muon in a shorter run",
         "Learning rates",
-        "Effective rank of the steps",
+        "Singular values of a step",
     )
-    figure, (course, runs, rates, rank_of_steps) = drawing.panels(*titles)
+    figure, (course, runs, rates, spectrum_of_steps) = drawing.panels(*titles)
     for style, (rule, name) in enumerate(zip(RULES, NAMES, strict=True)):
         marks = protocol.checkpoints(large, watched.name)
         course_of = protocol.curves(large, watched.name, rule.__name__)
@@ -205,17 +212,20 @@ def experiment(budget):
             for rate in RATES
         ]
         drawing.line(rates, RATES, np.stack(by_rate, axis=1), name, style, marker="o")
-        drawing.line(rank_of_steps, marks[1:-1], ranks(rule), name, style)
+        places = np.arange(1, WIDTH + 1)
+        drawing.line(spectrum_of_steps, places, values[rule].mean(axis=1), name, style)
     drawing.line(runs, lengths, by_length(LARGE), "Muon", 0, marker="o")
     target = np.repeat(losses(LARGE, adamw)[:, None], 2, axis=1)
     drawing.line(runs, lengths, target, "AdamW, full run", 1)
     drawing.describe_axes(course, "steps", "validation loss (nats a letter)")
     drawing.describe_axes(runs, "steps of the run", "final test loss (nats a letter)", log_x=True)
     drawing.describe_axes(rates, "learning rate", "final validation loss", log_x=True)
-    drawing.describe_axes(rank_of_steps, "steps", "share of full rank")
+    drawing.describe_axes(
+        spectrum_of_steps, "place from the largest", "over the largest, mean over the run"
+    )
     runs.set_xticks(lengths, [str(length) for length in lengths])
     rates.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
-    for one in (course, runs, rates, rank_of_steps):
+    for one in (course, runs, rates, spectrum_of_steps):
         drawing.name_lines(one)
     return findings, figure
 

@@ -26,7 +26,7 @@ at this scale* otherwise; the verdict on a claim rests on the findings in bold. 
 here may hold at the paper's scale: each protocol says what that was.
 
 In the figures, lines are medians over the seeds and bands span all of them. The run times were
-taken beside other work on the same two cores.
+taken with nothing else on the two cores.
 
 ```sh
 {COMMAND} --run   # runs all scripts, and writes this page and the README's table

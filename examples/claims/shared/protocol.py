@@ -232,6 +232,12 @@ class Record:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", "utf-8")
 
 
+def told(docstring: str) -> tuple[str, str]:
+    """A script's claim, which its docstring begins with, and its protocol."""
+    title, _, protocol = inspect.cleandoc(docstring).partition("\n\n")
+    return " ".join(title.split()).rstrip("."), protocol
+
+
 Experiment = Callable[[Budget], tuple[list[Finding], Any]]
 
 
@@ -244,8 +250,7 @@ def main(rule: str, experiment: Experiment) -> None:
         claim, a sentence, and the protocol.
     """
     module = inspect.getmodule(experiment)
-    title, _, protocol = inspect.cleandoc(module.__doc__).partition("\n\n")
-    title = " ".join(title.split()).rstrip(".")
+    title, protocol = told(module.__doc__)
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--share", type=float, default=1.0, help="of the steps, to try it out")
     parser.add_argument("--out", type=Path, default=FIGURES, help="folder for figure and record")
