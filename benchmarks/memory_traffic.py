@@ -29,6 +29,7 @@ os.environ.update(
 import common  # noqa: E402
 import jax  # noqa: E402
 import jax.extend  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 from hlo import Program  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
@@ -115,6 +116,9 @@ def main() -> None:
     for name in options.rules:
         normed = {Trait.SHAPED, Trait.COUPLED} & optzoo.get(name).traits
         candidates = {name: common.ours(name)}
+        if name == "muon":
+            half = optzoo.primitives.newton_schulz(dtype=jnp.bfloat16)
+            candidates["muon in bfloat16"] = optzoo.muon(orthogonalizer=half)
         if name in common.COUNTERPARTS and not options.no_optax:
             candidates[f"optax {name}"] = common.COUNTERPARTS[name]()
         for label, tx in candidates.items():

@@ -45,8 +45,8 @@ def newton_schulz(
         `polar_express(steps)`.
       eps: keeps the zero matrix at zero.
       clamp_norm: divide by max(|X|, eps) instead, as torch.optim.Muon does.
-      dtype: dtype of the products' factors: bfloat16 as in the original, the matrices' by default;
-        sums stay in float32 or wider.
+      dtype: dtype of the products and their factors: bfloat16 as in the original, which is slower
+        on CPUs; the matrices' by default. X stays in float32 or wider, the original rounds it, too.
 
     Returns:
       A function from a stack of matrices (…, m, n) to one of the same shape.
@@ -106,8 +106,9 @@ def _iterated(x: jax.Array, path: Path, factors: jnp.dtype) -> jax.Array:
     tall = x.shape[-2] > x.shape[-1]
 
     def product(y, z):
-        # Only the factors are rounded: rounded coefficients would be another polynomial.
-        return jnp.matmul(y.astype(factors), z.astype(factors), preferred_element_type=x.dtype)
+        # Products move half as much in half precision. The rest is done in X's: small singular
+        # values drown when X is rounded, and rounded coefficients are another polynomial.
+        return jnp.matmul(y.astype(factors), z.astype(factors)).astype(x.dtype)
 
     for group in path:
         gram = product(x.mT, x) if tall else product(x, x.mT)
