@@ -27,8 +27,8 @@ def optzoo_seconds(problem: str, rule: str, rates: list[float], seeds: int) -> t
     import jax
 
     from optzoo import get
-    from optzoo.compare.contestants import Contestant
-    from optzoo.compare.sweep import Sweep
+    from optzoo.compare.plan.contestants import Contestant
+    from optzoo.compare.work.sweep import Sweep
     from optzoo.problems import PROBLEMS
 
     task = PROBLEMS[problem]()
@@ -48,7 +48,7 @@ def torch_seconds(problem: str, rule: str, rates: list[float], runs: int) -> lis
     import pytorch_optimizer
     import torch
 
-    from optzoo.compare.sweep import checkpoints
+    from optzoo.compare.work.sweep import checkpoints
     from optzoo.problems import PROBLEMS
 
     task = PROBLEMS[problem]()

@@ -1,30 +1,42 @@
 """optzoo: optimizers for JAX that follow their papers, as composable Optax transformations."""
 
 from optzoo.describe import describe as describe
-from optzoo.optimizers.adago import adago as adago, scale_by_adago as scale_by_adago
-from optzoo.optimizers.adamp import (
+from optzoo.optimizers.adaptive.adamp import (
     adamp as adamp,
     scale_by_adamp as scale_by_adamp,
     scale_by_sgdp as scale_by_sgdp,
     sgdp as sgdp,
 )
-from optzoo.optimizers.ademamix import ademamix as ademamix, scale_by_ademamix as scale_by_ademamix
-from optzoo.optimizers.diffgrad import diffgrad as diffgrad, scale_by_diffgrad as scale_by_diffgrad
-from optzoo.optimizers.dog import (
-    dog as dog,
-    ldog as ldog,
-    scale_by_dog as scale_by_dog,
-    scale_by_ldog as scale_by_ldog,
+from optzoo.optimizers.adaptive.ademamix import (
+    ademamix as ademamix,
+    scale_by_ademamix as scale_by_ademamix,
 )
-from optzoo.optimizers.grams import grams as grams, scale_by_grams as scale_by_grams
-from optzoo.optimizers.muon import muon as muon, scale_by_muon as scale_by_muon
-from optzoo.optimizers.novograd import novograd as novograd, scale_by_novograd as scale_by_novograd
-from optzoo.optimizers.ranger21 import ranger21 as ranger21, scale_by_ranger21 as scale_by_ranger21
-from optzoo.optimizers.schedule_free import (
+from optzoo.optimizers.adaptive.diffgrad import (
+    diffgrad as diffgrad,
+    scale_by_diffgrad as scale_by_diffgrad,
+)
+from optzoo.optimizers.adaptive.grams import grams as grams, scale_by_grams as scale_by_grams
+from optzoo.optimizers.assembled.ranger21 import (
+    ranger21 as ranger21,
+    scale_by_ranger21 as scale_by_ranger21,
+)
+from optzoo.optimizers.averaged.schedule_free import (
     schedule_free as schedule_free,
     schedule_free_adamw as schedule_free_adamw,
     schedule_free_radam as schedule_free_radam,
     schedule_free_sgd as schedule_free_sgd,
+)
+from optzoo.optimizers.layerwise.novograd import (
+    novograd as novograd,
+    scale_by_novograd as scale_by_novograd,
+)
+from optzoo.optimizers.matrix.adago import adago as adago, scale_by_adago as scale_by_adago
+from optzoo.optimizers.matrix.muon import muon as muon, scale_by_muon as scale_by_muon
+from optzoo.optimizers.parameter_free.dog import (
+    dog as dog,
+    ldog as ldog,
+    scale_by_dog as scale_by_dog,
+    scale_by_ldog as scale_by_ldog,
 )
 from optzoo.primitives.axes import Axes as Axes, torch_axes as torch_axes
 from optzoo.primitives.combine import (

@@ -99,7 +99,8 @@ def _app(command: str) -> Any:
         process: Annotated[int | None, typer.Option(help="Which of them, from 0.")] = None,
     ) -> None:
         """Compare optimizers on problems, and write a report."""
-        from optzoo.compare import Grid, UserError, machine, report, run, terminal
+        from optzoo.compare import Grid, UserError, machine, run
+        from optzoo.compare.show import report, terminal
 
         try:
             machine.join(coordinator, processes, process)
@@ -145,7 +146,8 @@ def _app(command: str) -> Any:
         ] = None,
     ) -> None:
         """Write a comparison's report again from its stored results, or that of two together."""
-        from optzoo.compare import Results, UserError, export, report
+        from optzoo.compare import Results, UserError
+        from optzoo.compare.show import export, report
 
         try:
             results = Results.load(folder)
@@ -167,7 +169,7 @@ def _app(command: str) -> Any:
     ) -> None:
         """List the optimizers: idea, memory, year and paper; or the problems."""
         from optzoo import catalog
-        from optzoo.compare.terminal import show_table
+        from optzoo.compare.show.terminal import show_table
         from optzoo.problems import PROBLEMS
 
         if problems:

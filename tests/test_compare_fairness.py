@@ -9,15 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from optzoo.compare import Grid, Results, UserError, charts, export, machine, report, results, run
-from optzoo.compare.contestants import contestants
-from optzoo.compare.grid import MAX_GROWTH
-from optzoo.compare.metrics import bootstrap, expected_best, profile, progress
-from optzoo.compare.pairing import changes, merged
-from optzoo.compare.paths import path_chart
-from optzoo.compare.select import optimizers
-from optzoo.compare.sweep import Sweep, checkpoints
-from optzoo.compare.verdict import verdict
+from optzoo.compare import Grid, Results, UserError, machine, results, run
+from optzoo.compare.plan.contestants import contestants
+from optzoo.compare.plan.grid import MAX_GROWTH
+from optzoo.compare.plan.select import optimizers
+from optzoo.compare.read.metrics import bootstrap, expected_best, profile, progress
+from optzoo.compare.read.pairing import changes, merged
+from optzoo.compare.read.verdict import verdict
+from optzoo.compare.show import charts, export, report
+from optzoo.compare.show.paths import path_chart
+from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.problems import Problem
 
 
@@ -163,11 +164,11 @@ def test_runs_that_do_not_fit_into_memory_together_go_one_after_the_other(monkey
     one = machine.available()
     sizes = whole._program.memory_analysis()
     need = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
-    monkeypatch.setattr("optzoo.compare.sweep.available", lambda: 0.6 * need)
+    monkeypatch.setattr("optzoo.compare.work.sweep.available", lambda: 0.6 * need)
     outcome = split.run(cells)
     assert one > need and split._width < len(cells) == whole._width
     np.testing.assert_allclose(outcome.curves["loss"], expected.curves["loss"], rtol=1e-6)
-    monkeypatch.setattr("optzoo.compare.sweep.available", lambda: 10.0)
+    monkeypatch.setattr("optzoo.compare.work.sweep.available", lambda: 10.0)
     with pytest.raises(UserError, match="'descent' on 'bowl': MemoryError: one run needs"):
         run([bowl()], [descent], lrs=[0.1])
 

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from optzoo.compare import Results, UserError, machine, run
-from optzoo.compare.store import STORE_NAME, Run, Store
+from optzoo.compare.keep.store import STORE_NAME, Run, Store
 from optzoo.problems import Problem
 
 PROGRAM = "from optzoo.cli import main; main()"
@@ -131,7 +131,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_fills_up_while_the_report_is_written(tmp_path, monkeypatch):
-    from optzoo.compare import report
+    from optzoo.compare.show import report
 
     results = run([bowl()], [descent], lrs=[0.1], out=tmp_path)
 
@@ -191,7 +191,7 @@ def test_a_changed_problem_costs_only_its_own_cells(tmp_path):
 
 
 def test_each_process_keeps_to_its_own_comparison(tmp_path):
-    from optzoo.compare.store import Chosen
+    from optzoo.compare.keep.store import Chosen
 
     path = tmp_path / STORE_NAME
     with Store(path) as first, Store(path) as second:

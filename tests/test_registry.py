@@ -13,13 +13,15 @@ import optzoo
 from optzoo.registry import Entry, Registry, Trait, get
 
 PACKAGE = Path(optzoo.__file__).parent
-FILES = sorted(set((PACKAGE / "optimizers").glob("*.py")) - {PACKAGE / "optimizers/__init__.py"})
+FILES = [
+    path for path in sorted((PACKAGE / "optimizers").rglob("*.py")) if path.name != "__init__.py"
+]
 ENTRIES = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.items()]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_registers_what_it_defines(path):
-    module = f"optzoo.optimizers.{path.stem}"
+    module = f"optzoo.optimizers.{path.parent.name}.{path.stem}"
     names = {name for name, entry in optzoo.REGISTRY.items() if entry.factory.__module__ == module}
     assert names
     functions = [

@@ -30,7 +30,7 @@ from shared import drawing, protocol
 from shared.protocol import measured
 
 import optzoo
-from optzoo.compare.baselines import warmup_cosine
+from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import PROBLEMS
 
 RATES = [float(f"{rate:.3g}") for rate in 10.0 ** np.arange(-3.5, 1.51, 0.25)]

@@ -27,8 +27,8 @@ from shared import drawing, protocol
 from shared.protocol import measured
 
 import optzoo
-from optzoo.compare.baselines import warmup_cosine
-from optzoo.compare.grid import Grid
+from optzoo.compare.plan.baselines import warmup_cosine
+from optzoo.compare.plan.grid import Grid
 from optzoo.primitives import polynomial_average
 from optzoo.problems import PROBLEMS
 

@@ -32,7 +32,7 @@ from shared import drawing, protocol
 from shared.protocol import measured
 
 import optzoo
-from optzoo.compare.baselines import warmup_cosine
+from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import PROBLEMS
 from optzoo.problems.sequences import encode
 

@@ -36,7 +36,7 @@ from shared.protocol import measured
 from sklearn.datasets import load_digits
 
 import optzoo
-from optzoo.compare.baselines import warmup_cosine
+from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import Problem
 
 BLOCKS, LAYERS = 16, ("reduce", "middle", "expand")

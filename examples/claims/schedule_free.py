@@ -35,7 +35,7 @@ from shared.protocol import measured
 from sklearn.datasets import load_digits
 
 import optzoo
-from optzoo.compare.baselines import warmup_cosine
+from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import PROBLEMS, Problem
 
 SHARES, WARMUP = (1 / 8, 1 / 4, 1 / 2, 1), 1 / 20

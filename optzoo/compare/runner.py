@@ -16,15 +16,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from optzoo.compare import select
-from optzoo.compare.contestants import CONSTANT, Contestant, contestants
 from optzoo.compare.errors import UserError
-from optzoo.compare.grid import DEFAULT, Grid
+from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
-from optzoo.compare.paths import relief
-from optzoo.compare.results import Results
-from optzoo.compare.store import STORE_NAME, Chosen, Run, Store
-from optzoo.compare.sweep import Sweep, checkpoints
+from optzoo.compare.plan import select
+from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants
+from optzoo.compare.plan.grid import DEFAULT, Grid
+from optzoo.compare.read.results import Results
+from optzoo.compare.work.relief import relief
+from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.plugins import one_line
 from optzoo.problems import Problem
 

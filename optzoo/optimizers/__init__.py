@@ -1,0 +1,1 @@
+"""The optimizers: one folder a family, one file a paper."""

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from optzoo.compare.errors import UserError
-from optzoo.compare.metrics import ranks
-from optzoo.compare.results import Results
+from optzoo.compare.read.metrics import ranks
+from optzoo.compare.read.results import Results
 
 Names = tuple[str, str]
 SAME = ("steps", "target", "checkpoints")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optzoo.compare import metrics
-from optzoo.compare.baselines import REFERENCE
 from optzoo.compare.errors import UserError
-from optzoo.compare.store import STORE_NAME, Run, Store
+from optzoo.compare.keep.store import STORE_NAME, Run, Store
+from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read import metrics
 
 PAIR = ["problem", "optimizer"]
 # An optimizer is behind another one if it is in this share of the resamples.
@@ -285,7 +285,7 @@ class Results:
         return self._plot("rates", problem)
 
     def _plot(self, name: str, *arguments: str) -> Any:
-        from optzoo.compare import charts
+        from optzoo.compare.show import charts
 
         return charts.notebook(charts.CHARTS[name].draw(self, *arguments))
 

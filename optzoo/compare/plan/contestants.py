@@ -6,9 +6,9 @@ from typing import Any
 
 import optax
 
-from optzoo.compare.baselines import warmup_cosine
 from optzoo.compare.errors import UserError
-from optzoo.compare.grid import FALLBACK
+from optzoo.compare.plan.baselines import warmup_cosine
+from optzoo.compare.plan.grid import FALLBACK
 from optzoo.registry import Entry
 
 CONSTANT, COSINE = SCHEDULES = ("constant", "cosine")

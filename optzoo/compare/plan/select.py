@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 import optzoo
 from optzoo import plugins, registry
-from optzoo.compare.baselines import BASELINES, unpublished
-from optzoo.compare.contestants import Contestant
 from optzoo.compare.errors import UserError
 from optzoo.compare.machine import compiler_options
+from optzoo.compare.plan.baselines import BASELINES, unpublished
+from optzoo.compare.plan.contestants import Contestant
 from optzoo.plugins import one_line
 from optzoo.problems import PROBLEMS, Problem
 from optzoo.registry import Entry

@@ -19,8 +19,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, PartitionSpec
 
 import optzoo
-from optzoo.compare.contestants import Contestant
 from optzoo.compare.machine import agree, available, compiler_options
+from optzoo.compare.plan.contestants import Contestant
 from optzoo.problems import Problem
 
 CHECKPOINTS = 40

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from optzoo.compare.baselines import REFERENCE
-from optzoo.compare.results import Results
+from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read.results import Results
 
 # With more problems than this their sentences become one.
 FEW = 6

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optzoo.compare.baselines import REFERENCE
-from optzoo.compare.figures import HEIGHT, colours, end_labels, label_room, plain
-from optzoo.compare.results import FACTORS, Results
+from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read.results import FACTORS, Results
+from optzoo.compare.show.figures import HEIGHT, colours, end_labels, label_room, plain
 
 ROW_HEIGHT, LETTER = 22, 7.2
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from optzoo.compare.errors import UserError
-from optzoo.compare.results import Results
+from optzoo.compare.read.results import Results
 
 
 def write(
@@ -36,7 +36,7 @@ def write(
             results.frame.to_parquet(parquet, engine="pyarrow", index=False)
             written.append(parquet)
         if png:
-            from optzoo.compare import pictures
+            from optzoo.compare.show import pictures
 
             written += pictures.write(results, png)
     except OSError as error:

@@ -1,34 +1,12 @@
 """The paths that optimizers take over a landscape, drawn step by step."""
 
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from optzoo.compare.figures import HEIGHT, PALETTE, colours
-from optzoo.compare.results import Results
-from optzoo.problems import Problem
-
-RESOLUTION, DIGITS = 56, 3
-
-
-def relief(problem: Problem) -> list[list[float]] | None:
-    """The logarithm of the loss over the problem's box, row by row; None without a box."""
-    if problem.box is None:
-        return None
-    left, right, bottom, top = problem.box
-    x = jnp.linspace(left, right, RESOLUTION)
-    y = jnp.linspace(bottom, top, RESOLUTION)
-
-    def height(x, y):
-        return problem.evaluate({"point": jnp.stack([x, y])}, "validation")["loss"]
-
-    across: Callable[..., Any] = jax.vmap(height, in_axes=(0, None))
-    losses = jax.jit(jax.vmap(across, in_axes=(None, 0)))(x, y)
-    logarithms = np.log10(np.maximum(np.asarray(losses, float), 1e-3))
-    return logarithms.round(DIGITS - 1).tolist()
+from optzoo.compare.read.results import Results
+from optzoo.compare.show.figures import HEIGHT, PALETTE, colours
+from optzoo.compare.work.relief import RESOLUTION
 
 
 def path_chart(results: Results, problem: str) -> dict[str, Any] | None:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from optzoo.compare.baselines import REFERENCE
-from optzoo.compare.figures import loss_curves, rate_curves
-from optzoo.compare.overall import budget_chart, profile_chart, ranking_chart, speed_chart
+from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.show.figures import loss_curves, rate_curves
+from optzoo.compare.show.overall import budget_chart, profile_chart, ranking_chart, speed_chart
 
 # What the names of colours mean on paper and in notebooks; the report's page has its own.
 THEME = {"$ink": "#1c2330", "$muted": "#9aa3af", "$page": "#ffffff", "$accent": "#0072b2"}

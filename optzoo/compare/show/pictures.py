@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from optzoo.compare.charts import BY_PROBLEM, OVERALL, THEME
-from optzoo.compare.results import Results
+from optzoo.compare.read.results import Results
+from optzoo.compare.show.charts import BY_PROBLEM, OVERALL, THEME
 
 WIDTH, DPI, PIXELS = 7.2, 110, 100
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from optzoo.compare.results import Results
+from optzoo.compare.read.results import Results
 
 # Okabe and Ito's palette, told apart with every kind of colour vision, on light and on dark.
 PALETTE = ("#1F83C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

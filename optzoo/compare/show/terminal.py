@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextCo
 from rich.table import Table
 from rich.text import Text
 
-from optzoo.compare.baselines import REFERENCE
-from optzoo.compare.results import Results
+from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read.results import Results
 from optzoo.compare.runner import Progress
 
 PLAIN_WIDTH = 200

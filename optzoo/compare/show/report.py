@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from optzoo.compare import pairing
-from optzoo.compare.baselines import REFERENCE
-from optzoo.compare.charts import BY_PROBLEM, OVERALL
 from optzoo.compare.errors import UserError
-from optzoo.compare.figures import colours, loss_curves, rate_curves
-from optzoo.compare.grid import MAX_GROWTH
-from optzoo.compare.paths import path_chart
-from optzoo.compare.results import Results
-from optzoo.compare.verdict import verdict
+from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.plan.grid import MAX_GROWTH
+from optzoo.compare.read import pairing
+from optzoo.compare.read.results import Results
+from optzoo.compare.read.verdict import verdict
+from optzoo.compare.show.charts import BY_PROBLEM, OVERALL
+from optzoo.compare.show.figures import colours, loss_curves, rate_curves
+from optzoo.compare.show.paths import path_chart
 
 
 def write(results: Results, folder: str | Path) -> tuple[Path, Path]:
@@ -75,7 +75,7 @@ def html(results: Results, changes: list[list[str]] | None = None) -> str:
             figures[f"path-{i}"] = path
         sections.append(_section(results, problem, i, drawn="path" if path else ""))
     first, *rest = verdict(results)
-    template = Template((files("optzoo.compare") / "template.html").read_text("utf-8"))
+    template = Template((files("optzoo.compare.show") / "template.html").read_text("utf-8"))
     links = [f'<a href="#problem-{i}">{escape(p)}</a>' for i, p in enumerate(results.problems)]
     return template.substitute(
         lead=escape(first),

@@ -1,0 +1,1 @@
+"""Keeping it: the runs on disk, safe from whatever stops the process."""

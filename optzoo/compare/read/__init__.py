@@ -1,0 +1,1 @@
+"""Reading it: the kept runs as tables, ranks and a verdict in words."""

@@ -1,0 +1,1 @@
+"""Showing it: in the terminal, as a page, as pictures and as tables for other programs."""

@@ -1,0 +1,5 @@
+"""Many ideas in one: rules that combine parts of other papers with a schedule of their own.
+
+The members need the length of the run and little else.
+Look here for a complete recipe with nothing to assemble.
+"""

@@ -1,0 +1,5 @@
+"""One number a layer: rules that normalise a whole layer by its norms.
+
+The members keep little or no state for the second moment.
+Look here for large batches and tight memory.
+"""
