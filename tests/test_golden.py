@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from golden.replay import CONFIGURATIONS, INDEX, deviation, flax_layout, load, outputs, replay
+from golden.replay import (
+    CONFIGURATIONS,
+    FILES,
+    INDEX,
+    deviation,
+    flax_layout,
+    load,
+    outputs,
+    replay,
+)
 
 import optzoo
 
@@ -46,5 +55,5 @@ def test_step_sizes_are_the_recorded_ones(name):
 
 
 def test_every_recording_is_in_the_index(request):
-    files = {path.stem for path in (request.path.parent / "golden").glob("*.npz")}
-    assert files == set(CONFIGURATIONS)
+    files = sorted((request.path.parent / "golden").rglob("*.npz"))
+    assert files == sorted(FILES.values())

@@ -18,7 +18,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from replay import CONFIGURATIONS, HERE, INDEX, Arrays, Leaves, build, deviation, load
+from replay import CONFIGURATIONS, FILES, HERE, INDEX, Arrays, Leaves, build, deviation, load
 
 REPRODUCED = 1e-12
 """Largest deviation that counts as the same recording: rounding differs between processors."""
@@ -143,7 +143,7 @@ def write(name: str, arrays: Arrays) -> None:
         for kind, leaves in arrays.items()
         for leaf, value in leaves.items()
     }
-    np.savez_compressed(HERE / f"{name}.npz", **flat)
+    np.savez_compressed(FILES[name], **flat)
     path = HERE / "provenance.json"
     provenance = json.loads(path.read_text()) if path.exists() else {}
     package = CONFIGURATIONS[name]["package"]

@@ -14,7 +14,11 @@ import optax
 
 HERE = Path(__file__).parent
 INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
-CONFIGURATIONS: dict[str, dict] = INDEX["configurations"]
+FILES: dict[str, Path] = {}
+CONFIGURATIONS: dict[str, dict] = {}
+for family in sorted(HERE.glob("*/index.json")):
+    for name, entry in json.loads(family.read_text(encoding="utf-8"))["configurations"].items():
+        CONFIGURATIONS[name], FILES[name] = entry, family.parent / f"{name}.npz"
 
 PARAMETERS = {"params0", "grads", "params", "eval", "avg"}
 """The kinds of arrays that are shaped like parameters."""
@@ -26,7 +30,7 @@ Arrays = dict[str, Leaves]
 def load(name: str) -> Arrays:
     """One configuration's recording as {"grads": {leaf: array}, …}, in PyTorch's layout."""
     arrays: Arrays = defaultdict(dict)
-    with np.load(HERE / f"{name}.npz") as recorded:
+    with np.load(FILES[name]) as recorded:
         for key, value in recorded.items():
             kind, _, leaf = key.partition("/")
             arrays[kind][leaf] = value
