@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,27 +164,40 @@ def _app(command: str) -> Any:
 
     @app.command("list")
     def list_command(
+        family: Annotated[str | None, typer.Option(help="One family only.")] = None,
+        kind: Annotated[
+            str | None, typer.Option(help="One kind only: optimizer, wrapper or schedule.")
+        ] = None,
         problems: Annotated[
             bool, typer.Option("--problems", help="The problems to compare on instead.")
         ] = False,
     ) -> None:
-        """List the optimizers: idea, memory, year and paper; or the problems."""
+        """List the optimizers, wrappers and schedules by family; or the problems."""
         from optzoo import catalog
-        from optzoo.compare.show.terminal import show_table
-        from optzoo.problems import PROBLEMS
+        from optzoo.registry import KINDS, REGISTRY, named
 
         if problems:
-            rows = [
-                {"name": one.name, "group": one.group, "what it is": one.summary}
-                for one in PROBLEMS.values()
-            ]
-        else:
-            rows = catalog.table()
-        show_table(rows)
+            from optzoo.compare.show.terminal import show_table
+            from optzoo.problems import PROBLEMS
+
+            show_table(
+                [
+                    {"name": one.name, "group": one.group, "what it is": one.summary}
+                    for one in PROBLEMS.values()
+                ]
+            )
+            return
+        try:
+            chosen = REGISTRY if family is None else REGISTRY.family(family)
+            if kind is not None:
+                chosen = chosen.of(kind=named("kind", kind, dict(zip(KINDS, KINDS, strict=True))))
+        except ValueError as error:
+            _fail(str(error))
+        print(catalog.listing(chosen, shutil.get_terminal_size((100, 24)).columns))
 
     @app.command("show")
     def show(
-        name: Annotated[str, typer.Argument(help="The name of an optimizer.")],
+        name: Annotated[str, typer.Argument(help="The name of an optimizer, wrapper, schedule.")],
         params: Annotated[
             str | None,
             typer.Option(
@@ -192,7 +206,7 @@ def _app(command: str) -> Any:
             ),
         ] = None,
     ) -> None:
-        """Show one optimizer's rule, defaults, memory and paper."""
+        """Show one entry's rule, defaults, memory, family and paper."""
         from optzoo import catalog
 
         try:

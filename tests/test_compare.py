@@ -123,10 +123,14 @@ def test_relative_grids_centre_on_the_defaults_and_grow_towards_the_best():
 
 
 def test_every_optimizer_of_the_registry_learns():
-    results = run(["quadratic"], REGISTRY, lrs=Grid.of([1.0], relative=True), seeds=1, steps=20)
-    assert set(results.table["optimizer"]) == set(REGISTRY)
+    results = run(
+        ["quadratic"], REGISTRY.optimizers, lrs=Grid.of([1.0], relative=True), seeds=1, steps=20
+    )
+    assert set(results.table["optimizer"]) == set(REGISTRY.optimizers)
     assert np.isfinite(results.frame["test_loss"]).all()
-    schedule = [name for name, entry in REGISTRY.items() if Trait.SCHEDULED in entry.traits]
+    schedule = [
+        name for name, entry in REGISTRY.optimizers.items() if Trait.SCHEDULED in entry.traits
+    ]
     assert schedule, "nothing here tests that the number of steps arrives"
 
 

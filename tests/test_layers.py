@@ -70,14 +70,29 @@ def level(primitive):
 
 @pytest.mark.parametrize("module", leaves("primitives"))
 def test_primitives_do_not_import_one_another_sideways(module):
-    assert imports(module) <= {
-        other for other in leaves("primitives") if level(other) < level(module)
-    }
+    lower = {other for other in leaves("primitives") if level(other) < level(module)}
+    assert imports(module) <= {"optzoo.registry", *lower}
 
 
 @pytest.mark.parametrize("module", leaves("optimizers"))
-def test_an_optimizer_knows_primitives_and_the_registry(module):
-    assert imports(module) <= {"optzoo.registry", *leaves("primitives")}
+def test_an_optimizer_knows_primitives_wrappers_schedules_and_the_registry(module):
+    others = imports(module) - {"optzoo.registry", *leaves("primitives")}
+    assert others <= set(leaves("optimizers"))
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module in others
+        for alias in node.names
+    }
+    assert names <= {*optzoo.REGISTRY.wrappers, *optzoo.REGISTRY.schedules}
+
+
+@pytest.mark.parametrize("module", sorted({*part("optimizers")} - {*leaves("optimizers")}))
+def test_a_family_only_explains_and_re_exports(module):
+    docstring, *body = ast.parse(MODULES[module].read_text("utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    assert all(isinstance(node, ast.ImportFrom) for node in body)
+    assert imports(module) <= {other for other in part("optimizers") if other.startswith(module)}
 
 
 def test_the_catalogue_derives_from_the_registry_alone():

@@ -1,6 +1,6 @@
 """The parts that optimizers are made of; each is a transformation or a function of arrays."""
 
-from optzoo.primitives.averaging import (
+from optzoo.primitives.averaged import (
     lookahead as lookahead,
     polynomial_average as polynomial_average,
     schedule_free_average as schedule_free_average,

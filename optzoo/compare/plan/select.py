@@ -21,7 +21,7 @@ from optzoo.registry import Entry
 
 def all_optimizers() -> dict[str, Entry]:
     """The registry and the baselines, by name."""
-    return {**optzoo.REGISTRY, **BASELINES}
+    return {**optzoo.REGISTRY.optimizers, **BASELINES}
 
 
 def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Entry]:
