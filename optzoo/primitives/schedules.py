@@ -119,7 +119,7 @@ def half_life_warmup(
     ),
     year=2020,
     arxiv="2003.03977",
-    code=None,
+    code="https://github.com/nikhil-iyer-97/wide-minima-density-hypothesis",
 )
 def explore_exploit(
     learning_rate: jax.typing.ArrayLike | Schedule,
