@@ -18,7 +18,7 @@ from optzoo.compare.plan.contestants import Contestant
 from optzoo.compare.read.metrics import ranks, run_metrics, usable
 from optzoo.compare.read.verdict import verdict
 from optzoo.compare.show import report
-from optzoo.compare.show.figures import loss_curves, rate_curves
+from optzoo.compare.show.figures.problem import loss_curves, rate_curves
 from optzoo.compare.work import sweep
 from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.problems import PROBLEMS, Problem

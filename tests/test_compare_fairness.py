@@ -16,8 +16,9 @@ from optzoo.compare.plan.select import optimizers
 from optzoo.compare.read.metrics import bootstrap, expected_best, profile, progress
 from optzoo.compare.read.pairing import changes, merged
 from optzoo.compare.read.verdict import verdict
-from optzoo.compare.show import charts, export, report
-from optzoo.compare.show.paths import path_chart
+from optzoo.compare.show import export, report
+from optzoo.compare.show.figures import charts
+from optzoo.compare.show.figures.paths import path_chart
 from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.problems import Problem
 

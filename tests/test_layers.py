@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,9 @@ LEVELS = {
     "polynomials": 2,
     "stacks": 2,
 }
+# The rooms of the comparison, in the order in which its data passes through them.
+ROOMS = ("plan", "work", "keep", "read", "show")
+COMPARE = PACKAGE / "compare"
 HEAVY = {"flax", "matplotlib", "orbax", "pandas", "plotly", "rich", "scipy", "sklearn", "typer"}
 
 
@@ -108,6 +112,31 @@ def test_compare_knows_the_registry_and_problems_and_names_no_optimizer(module):
     names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     assert not names & set(optzoo.REGISTRY)
+
+
+def room(module):
+    """A module's place on the way of the data; what serves all rooms is before the first one."""
+    if module in ("optzoo.compare", "optzoo.compare.runner"):
+        return len(ROOMS)
+    name = module.split(".")[2]
+    return ROOMS.index(name) if name in ROOMS else -1
+
+
+@pytest.mark.parametrize("module", part("compare"))
+def test_the_rooms_of_compare_import_only_what_comes_before(module):
+    for other in imports(module) & set(part("compare")):
+        assert room(other) <= room(module), f"{module} imports {other}"
+
+
+def test_nothing_in_compare_imports_itself_on_a_way_round():
+    sorter = TopologicalSorter({module: imports(module) for module in part("compare")})
+    assert set(sorter.static_order()) >= set(part("compare"))
+
+
+@pytest.mark.parametrize("folder", [COMPARE, *COMPARE.glob("**/[a-z]*/")], ids=lambda one: one.name)
+def test_a_room_of_compare_is_seen_at_a_glance(folder):
+    files = [path for path in folder.iterdir() if path.is_file()]
+    assert 0 < len(files) <= 8, [path.name for path in files]
 
 
 def test_import_loads_nothing_heavy():

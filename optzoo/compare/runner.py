@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -22,7 +21,8 @@ from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
 from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants
 from optzoo.compare.plan.grid import DEFAULT, Grid
-from optzoo.compare.read.results import Results
+from optzoo.compare.show.notebook import Results
+from optzoo.compare.work.progress import Progress
 from optzoo.compare.work.relief import relief
 from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.plugins import one_line
@@ -30,27 +30,6 @@ from optzoo.problems import Problem
 
 # Times are taken when all pairs begun have ended, so workers wait for the last of them.
 PAIRS_A_WORKER = 4
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a comparison is; told after every optimizer on every problem.
-
-    Attributes:
-      done: finished pairs of optimizer and problem.
-      total: all pairs.
-      label: the pair that has just finished, in words.
-      computed: how many of its runs were computed now.
-      reused: how many were in the store already.
-      seconds_left: an estimate.
-    """
-
-    done: int
-    total: int
-    label: str
-    computed: int
-    reused: int
-    seconds_left: float
 
 
 def run(
