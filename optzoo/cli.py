@@ -52,7 +52,10 @@ def _app(command: str) -> Any:
     def compare(
         optimizers: Annotated[
             str | None,
-            typer.Option(help="Comma-separated names or package.module:factory.  [default: all]"),
+            typer.Option(
+                help="Comma-separated names or package.module:factory, or all.  [default: the "
+                "rules of the ten papers that optzoo began with, and the baselines]"
+            ),
         ] = None,
         problems: Annotated[
             str | None,

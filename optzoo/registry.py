@@ -38,6 +38,7 @@ class Entry:
       url: where to read it.
       code: address of the authors' own code, or None where none is public.
       traits: what the signature does not tell; see `Trait`.
+      default: whether it belongs to a comparison that names no optimizers.
     """
 
     factory: Factory
@@ -48,10 +49,16 @@ class Entry:
     url: str
     code: str | None
     traits: frozenset[Trait]
+    default: bool = False
 
     @property
     def name(self) -> str:
         return self.factory.__name__
+
+    @property
+    def family(self) -> str:
+        """The folder that the factory's file lies in."""
+        return self.factory.__module__.split(".")[-2]
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -152,6 +159,7 @@ def optimizer(
     arxiv: str | None = None,
     url: str | None = None,
     traits: tuple[Trait, ...] = (),
+    default: bool = False,
 ) -> Callable[[F], F]:
     """Registers the factory it decorates; see `Entry` for the arguments.
 
@@ -163,7 +171,8 @@ def optimizer(
         raise ValueError(f"optimizer: {title!r} needs an arxiv identifier or a url")
 
     def register(factory: F) -> F:
-        REGISTRY.add(Entry(factory, title, authors, year, arxiv, link, code, frozenset(traits)))
+        facts = (title, authors, year, arxiv, link, code)
+        REGISTRY.add(Entry(factory, *facts, frozenset(traits), default))
         return factory
 
     return register

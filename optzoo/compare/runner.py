@@ -53,8 +53,9 @@ def run(
     Args:
       problems: names, groups ("landscapes"), "package.module:problem", `Problem`s or functions
         that return one. Default: four quick ones.
-      optimizers: names, "package.module:factory" or factories `f(learning_rate, ...)`. Default:
-        the registry and the baselines.
+      optimizers: names, "package.module:factory" or factories `f(learning_rate, ...)`; "all"
+        is everything that has a name. Default: the rules of the ten papers that the zoo began with,
+        and the baselines.
       lrs: learning rates for everybody, or a `Grid`. Default: five multiples, a tenth to ten
         times, of each rule's own default (0.001 for a plug-in without one); while the best lies
         on the edge the grid grows by five more on that side, at most three times.

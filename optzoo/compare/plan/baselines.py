@@ -1,4 +1,4 @@
-"""The rules of Optax that every comparison runs beside the registry's; the one list of them."""
+"""The rules of Optax that a comparison can run beside the registry's; the one list of them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import optax
 from optzoo.registry import Entry, Factory
 
 
-def unpublished(factory: Factory) -> Entry:
+def unpublished(factory: Factory, *, default: bool = False) -> Entry:
     """An entry for a factory that is not in the registry: it can be run, but has no paper."""
     return Entry(
         factory,
@@ -20,6 +20,7 @@ def unpublished(factory: Factory) -> Entry:
         url="",
         code=None,
         traits=frozenset(),
+        default=default,
     )
 
 
@@ -45,9 +46,14 @@ def adam(learning_rate: Any = 1e-3):
     return optax.adam(learning_rate)
 
 
-def adamw(learning_rate: Any = 1e-3, *, weight_decay: Any = 1e-4, total_steps: int):
+def adamw(learning_rate: Any = 1e-3, *, weight_decay: Any = 1e-4):
+    """AdamW at a constant learning rate."""
+    return optax.adamw(learning_rate, weight_decay=weight_decay)
+
+
+def adamw_cosine(learning_rate: Any = 1e-3, *, weight_decay: Any = 1e-4, total_steps: int):
     """AdamW with a linear warm-up over the first tenth and cosine decay to zero."""
-    return optax.adamw(warmup_cosine(learning_rate, total_steps), weight_decay=weight_decay)
+    return adamw(warmup_cosine(learning_rate, total_steps), weight_decay=weight_decay)
 
 
 def lion(learning_rate: Any = 1e-4, *, weight_decay: Any = 1e-3):
@@ -55,6 +61,15 @@ def lion(learning_rate: Any = 1e-4, *, weight_decay: Any = 1e-3):
     return optax.lion(learning_rate, weight_decay=weight_decay)
 
 
-BASELINES = {factory.__name__: unpublished(factory) for factory in (sgd, adam, adamw, lion)}
-# What times to the target are told against.
-REFERENCE = adamw.__name__
+# What times to the target are told against; named as a rule under that schedule always is.
+REFERENCE = "adamw+cosine"
+BASELINES = {
+    name: unpublished(factory, default=True)
+    for name, factory in {
+        "sgd": sgd,
+        "adam": adam,
+        "adamw": adamw,
+        REFERENCE: adamw_cosine,
+        "lion": lion,
+    }.items()
+}

@@ -28,18 +28,20 @@ def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, E
     """The optimizers to compare, by name.
 
     Args:
-      wanted: names, "package.module:factory" or factories `f(learning_rate, ...)`; None for the
-        registry and the baselines.
+      wanted: names, "package.module:factory" or factories `f(learning_rate, ...)`; "all" is the
+        registry and the baselines. None for those declared as default.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported, or an empty list.
     """
     known = all_optimizers()
     if wanted is None:
-        return known
+        return {name: entry for name, entry in known.items() if entry.default}
     chosen: dict[str, Entry] = {}
     for item in wanted:
-        if isinstance(item, str) and ":" not in item:
+        if item == "all":
+            chosen.update(known)
+        elif isinstance(item, str) and ":" not in item:
             chosen[item] = _named("optimizer", item, known)
         elif isinstance(item, str):
             chosen[item] = _entry(item, _load("optimizer", item))
