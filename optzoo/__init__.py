@@ -1,5 +1,6 @@
 """optzoo: optimizers for JAX that follow their papers, as composable Optax transformations."""
 
+from optzoo.compose import build as build
 from optzoo.describe import describe as describe
 from optzoo.optimizers.adaptive import *
 from optzoo.optimizers.assembled import *
@@ -30,6 +31,7 @@ from optzoo.primitives.precision import (
     stochastic_round as stochastic_round,
 )
 from optzoo.primitives.schedules import (
+    cosine as cosine,
     explore_exploit as explore_exploit,
     linear_warmup as linear_warmup,
 )

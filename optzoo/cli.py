@@ -53,7 +53,12 @@ def _app(command: str) -> Any:
     def compare(
         optimizers: Annotated[
             str | None,
-            typer.Option(help="Comma-separated names or package.module:factory.  [default: all]"),
+            typer.Option(
+                help="Comma-separated names, families, package.module:factory or what these "
+                "compose, such as 'schedule_free(adamp),lookahead(muon, period=10),adamw+cosine'; "
+                "or all.  [default: the rules of the ten papers that optzoo began with, and the "
+                "baselines]"
+            ),
         ] = None,
         problems: Annotated[
             str | None,
@@ -100,6 +105,7 @@ def _app(command: str) -> Any:
         process: Annotated[int | None, typer.Option(help="Which of them, from 0.")] = None,
     ) -> None:
         """Compare optimizers on problems, and write a report."""
+        from optzoo import compose
         from optzoo.compare import Grid, UserError, machine, run
         from optzoo.compare.show import report, terminal
 
@@ -109,7 +115,7 @@ def _app(command: str) -> Any:
             with terminal.Reporter(machine.leads()) as reporter:
                 results = run(
                     ["all"] if everything else _split(problems),
-                    _split(optimizers),
+                    None if optimizers is None else compose.split(optimizers),
                     lrs=None if lrs is None else Grid.parse(lrs),
                     schedules=_split(schedule) or [],
                     weight_decay=weight_decay,

@@ -62,6 +62,7 @@ class Entry:
       code: address of the authors' own code, or None where none is public.
       traits: what the signature does not tell; see `Trait`.
       kind: "optimizer", "wrapper" or "schedule".
+      default: whether it belongs to a comparison that names no optimizers.
     """
 
     factory: Factory
@@ -73,6 +74,7 @@ class Entry:
     code: str | None
     traits: frozenset[Trait]
     kind: Kind = "optimizer"
+    default: bool = False
 
     @property
     def name(self) -> str:
@@ -195,6 +197,11 @@ def get(name: str) -> Entry:
     return named("optimizer", name, REGISTRY)
 
 
+def unpublished(factory: Factory, *, default: bool = False) -> Entry:
+    """An entry for a factory that is not in the registry: it can be run, but has no paper."""
+    return Entry(factory, "", (), 0, None, "", None, frozenset(), default=default)
+
+
 def named(kind: str, name: str, known: Mapping[str, V]) -> V:
     """known[name], for a name that somebody typed.
 
@@ -224,6 +231,7 @@ class Declaration:
         arxiv: str | None = None,
         url: str | None = None,
         traits: tuple[Trait, ...] = (),
+        default: bool = False,
     ) -> Callable[[F], F]:
         """Registers the factory it decorates; see `Entry` for the arguments.
 
@@ -236,7 +244,7 @@ class Declaration:
 
         def register(factory: F) -> F:
             facts = title, authors, year, arxiv, link, code, frozenset(traits)
-            REGISTRY.add(Entry(factory, *facts, kind=kind))
+            REGISTRY.add(Entry(factory, *facts, kind, default))
             return factory
 
         return register

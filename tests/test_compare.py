@@ -13,16 +13,15 @@ from optzoo import REGISTRY
 from optzoo.compare import Grid, Results, UserError, run
 from optzoo.compare.keep.store import STORE_NAME, Store
 from optzoo.compare.plan import select
-from optzoo.compare.plan.baselines import unpublished
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.compare.read.metrics import ranks, run_metrics, usable
 from optzoo.compare.read.verdict import verdict
 from optzoo.compare.show import report
-from optzoo.compare.show.figures import loss_curves, rate_curves
+from optzoo.compare.show.figures.problem import loss_curves, rate_curves
 from optzoo.compare.work import sweep
 from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.problems import PROBLEMS, Problem
-from optzoo.registry import Trait
+from optzoo.registry import Trait, unpublished
 
 
 def descent(learning_rate=0.1):

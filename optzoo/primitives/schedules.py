@@ -68,6 +68,58 @@ def linear_warmup(
     return schedule
 
 
+@registered(
+    title="SGDR: Stochastic Gradient Descent with Warm Restarts",
+    authors=("Ilya Loshchilov", "Frank Hutter"),
+    year=2016,
+    arxiv="1608.03983",
+    code="https://github.com/loshchil/SGDR",
+)
+def cosine(
+    learning_rate: jax.typing.ArrayLike | Schedule,
+    total_steps: jax.typing.ArrayLike,
+    *,
+    warmup: jax.typing.ArrayLike = 0.1,
+) -> Schedule:
+    """A linear warm-up from zero, then half a cosine down to zero.
+
+    Rule:
+      W = warmup·total_steps, rounded down, at least 1;   k finished steps
+      k < W: learning_rate·k/W
+      k ≥ W: learning_rate·(1 + cos(π·(k − W)/(total_steps − W)))/2, and 0 beyond the end
+
+    Values:
+      0: 0
+      max(1, total_steps // 10): learning_rate
+      total_steps: 0
+
+    When to use:
+      Runs of known length, behind any rule that has no schedule of its own: it is what most
+      published results are trained with. Not where the run may be prolonged.
+
+    Args:
+      learning_rate: the largest rate, a number or a schedule.
+      total_steps: optimizer steps of the whole run.
+      warmup: the share of the run that the ramp takes, in [0, 1).
+
+    Returns:
+      A schedule of the number of finished steps.
+
+    References:
+      Loshchilov and Hutter 2016, arXiv 1608.03983, without restarts; the ramp is that of Goyal et
+      al. 2017, arXiv 1706.02677, from zero.
+    """
+
+    def schedule(count):
+        step = real(jnp.asarray(count))
+        ramp = jnp.maximum(jnp.floor(warmup * total_steps), 1)
+        share = jnp.clip((step - ramp) / jnp.maximum(total_steps - ramp, 1), 0, 1)
+        down = (1 + jnp.cos(jnp.pi * share)) / 2
+        return at(learning_rate, count) * jnp.minimum(step / ramp, down)
+
+    return schedule
+
+
 def alpha_warmup(alpha: jax.typing.ArrayLike, steps: jax.typing.ArrayLike) -> Schedule:
     """AdEMAMix's α: alpha·t/steps until t reaches `steps`, then alpha; t counts from 1."""
     return lambda t: alpha * jnp.minimum(1.0, t / steps)

@@ -118,6 +118,7 @@ def scale_by_ranger21(
     arxiv="2106.13731",
     code="https://github.com/lessw2020/Ranger21",
     traits=(Trait.AVERAGES, Trait.COUPLED, Trait.SCHEDULED, Trait.SHAPED),
+    default=True,
 )
 @transformation
 def ranger21(

@@ -100,7 +100,7 @@ def schedule_free(
     )
 
 
-@optimizer(**PAPER)
+@optimizer(**PAPER, default=True)
 @checked
 def schedule_free_sgd(
     learning_rate: LearningRate = 1.0,
@@ -163,7 +163,7 @@ def schedule_free_sgd(
     )
 
 
-@optimizer(**PAPER)
+@optimizer(**PAPER, default=True)
 @checked
 def schedule_free_adamw(
     learning_rate: LearningRate = 2.5e-3,
@@ -242,7 +242,7 @@ def schedule_free_adamw(
     )
 
 
-@optimizer(**PAPER)
+@optimizer(**PAPER, default=True)
 @checked
 def schedule_free_radam(
     learning_rate: LearningRate = 2.5e-3,
