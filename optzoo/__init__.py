@@ -8,6 +8,7 @@ from optzoo.optimizers.averaged import *
 from optzoo.optimizers.layerwise import *
 from optzoo.optimizers.matrix import *
 from optzoo.optimizers.parameter_free import *
+from optzoo.optimizers.schedules import *
 from optzoo.primitives.averaged import (
     lookahead as lookahead,
     polynomial_average as polynomial_average,

@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,9 @@ def card(name: str) -> str:
 
 def bibtex(entry: Entry) -> str:
     """The BibTeX entry of an optimizer's paper."""
-    family = entry.authors[0].split()[-1].lower()
+    family = unicodedata.normalize("NFKD", entry.authors[0].split()[-1].lower())
+    # BibTeX itself reads keys without accents only.
+    family = family.encode("ascii", "ignore").decode()
     fields = {
         "title": f"{{{entry.title}}}",
         "author": " and ".join(entry.authors),

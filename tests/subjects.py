@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 import optzoo
@@ -73,6 +74,8 @@ REQUIRED: dict[str, Any] = {
     "mask": None,
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
+    "norms": np.linspace(1, 2, 40),  # rising: the first rate is the largest
+    "period": 10,
     "rest": optax.sgd(0.01),
     "warmup_steps": 10,
     "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),

@@ -11,7 +11,11 @@ from optzoo.primitives.base import at
 
 STEPS, RATE = 50, 0.3
 COUNTS = np.arange(STEPS + 1)
+STATIC = {"window"}  # the width of a median is a shape
 BEYOND = [STEPS, 2 * STEPS, 2**31 - 1]
+PERIODIC = [
+    n for n, entry in optzoo.REGISTRY.schedules.items() if "period" in entry.signature.parameters
+]
 everywhere = pytest.mark.parametrize("name", optzoo.REGISTRY.schedules)
 
 
@@ -75,7 +79,11 @@ def test_counts_may_be_traced(name):
 @everywhere
 def test_numbers_may_be_traced(name):
     given = arguments(name)
-    numbers = {n: v for n, v in given.items() if isinstance(v, int | float) and v is not True}
+    numbers = {
+        n: v
+        for n, v in given.items()
+        if isinstance(v, int | float) and not isinstance(v, bool) and n not in STATIC
+    }
 
     @jax.jit
     def traced(numbers):
@@ -85,10 +93,18 @@ def test_numbers_may_be_traced(name):
     np.testing.assert_allclose(traced(numbers), rates(name, COUNTS[::10]), rtol=1e-5, atol=1e-7)
 
 
-@everywhere
+@pytest.mark.parametrize("name", [n for n in optzoo.REGISTRY.schedules if n not in PERIODIC])
 def test_the_end_is_where_it_stays(name):
     last, *later = rates(name, BEYOND)
     np.testing.assert_allclose(later, last, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", PERIODIC)
+def test_a_period_is_where_it_recurs(name):
+    period = arguments(name)["period"]
+    once = rates(name, range(period))
+    np.testing.assert_allclose(rates(name, range(period, 2 * period)), once, rtol=1e-5, atol=1e-7)
+    assert len(set(once.tolist())) > 2
 
 
 @everywhere

@@ -18,7 +18,7 @@ Mask = Tree | Callable[[Tree], Tree] | None
 DType = jax.typing.DTypeLike | None
 Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
 P = ParamSpec("P")
-Tx = TypeVar("Tx", bound=optax.GradientTransformation)
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def is_zero(value: Any) -> bool:
     return isinstance(value, int | float) and value == 0
 
 
-def checked(factory: Callable[P, Tx]) -> Callable[P, Tx]:
+def checked(factory: Callable[P, R]) -> Callable[P, R]:
     """Makes a factory check those of its arguments that are annotated with their allowed values.
 
     Arguments annotated with a `Range` or a `Literal` are checked when they are concrete: traced
@@ -97,7 +97,7 @@ def checked(factory: Callable[P, Tx]) -> Callable[P, Tx]:
         return inspect.signature(factory), _allowed_values(factory)
 
     @functools.wraps(factory)
-    def checking(*args: P.args, **kwargs: P.kwargs) -> Tx:
+    def checking(*args: P.args, **kwargs: P.kwargs) -> R:
         signature, allowed = rules()
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if name in allowed and not isinstance(value, jax.core.Tracer):

@@ -185,7 +185,7 @@ def adam(
 
 @transformation
 def momentum(
-    decay: Decay, *, dampening: Decay = 0.0, nesterov: bool = False, dtype: DType = None
+    decay: DecayOrSchedule, *, dampening: Decay = 0.0, nesterov: bool = False, dtype: DType = None
 ) -> optax.GradientTransformation:
     """Heavy-ball momentum: a decaying sum of gradients.
 
@@ -193,7 +193,7 @@ def momentum(
       m ← decay·m + (1 − dampening)·g;   returns m, or with nesterov: g + decay·m
 
     Args:
-      decay: in [0, 1).
+      decay: in [0, 1), or a schedule of the 1-based step t.
       dampening: the fraction of the gradient left out of the sum, in [0, 1).
       nesterov: look one step ahead.
       dtype: dtype of the stored momentum; float32 or the parameters' wider dtype by default.
@@ -210,10 +210,12 @@ def momentum(
 
     def update(updates, state, params=None):
         del params
+        count = optax.safe_increment(state.steps)
+        b = at(decay, real(count))
         moment = cast_like(state.moment, updates)
-        moment = jax.tree.map(lambda g, m: decay * m + (1 - dampening) * g, updates, moment)
-        out = jax.tree.map(lambda g, m: g + decay * m, updates, moment) if nesterov else moment
-        return out, MomentState(optax.safe_increment(state.steps), _stored(moment, dtype))
+        moment = jax.tree.map(lambda g, m: b * m + (1 - dampening) * g, updates, moment)
+        out = jax.tree.map(lambda g, m: g + b * m, updates, moment) if nesterov else moment
+        return out, MomentState(count, _stored(moment, dtype))
 
     return optax.GradientTransformation(init, update)
 

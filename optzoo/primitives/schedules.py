@@ -5,12 +5,22 @@ Look here for what to put behind a rule: `adamw+cosine`.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from optzoo.primitives.base import Schedule, at, is_zero, real
 from optzoo.registry import schedule as registered
+
+FALLS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "linear": lambda q: 1 - q,
+    "cosine": lambda q: (1 + jnp.cos(jnp.pi * q)) / 2,
+    "mirrored cosine": lambda q: 2 * (1 - q) - (1 + jnp.cos(jnp.pi * q)) / 2,
+    "sqrt": lambda q: 1 - jnp.sqrt(q),
+    "square": lambda q: 1 - jnp.square(q),
+}
+"""Ways from 1 down to 0 while q goes from 0 to 1."""
 
 
 # Optax's own schedules divide an int32 count by an int, which is float32 even with 64-bit mode on;
@@ -114,8 +124,7 @@ def cosine(
         step = real(jnp.asarray(count))
         ramp = jnp.maximum(jnp.floor(warmup * total_steps), 1)
         share = jnp.clip((step - ramp) / jnp.maximum(total_steps - ramp, 1), 0, 1)
-        down = (1 + jnp.cos(jnp.pi * share)) / 2
-        return at(learning_rate, count) * jnp.minimum(step / ramp, down)
+        return at(learning_rate, count) * jnp.minimum(step / ramp, FALLS["cosine"](share))
 
     return schedule
 

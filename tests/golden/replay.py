@@ -16,9 +16,12 @@ HERE = Path(__file__).parent
 INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 FILES: dict[str, Path] = {}
 CONFIGURATIONS: dict[str, dict] = {}
+SCHEDULES: dict[str, dict] = {}
 for family in sorted(HERE.glob("*/index.json")):
-    for name, entry in json.loads(family.read_text(encoding="utf-8"))["configurations"].items():
-        CONFIGURATIONS[name], FILES[name] = entry, family.parent / f"{name}.npz"
+    contents = json.loads(family.read_text(encoding="utf-8"))
+    for kind, known in (("configurations", CONFIGURATIONS), ("schedules", SCHEDULES)):
+        for name, entry in contents.get(kind, {}).items():
+            known[name], FILES[name] = entry, family.parent / f"{name}.npz"
 
 PARAMETERS = {"params0", "grads", "params", "eval", "avg"}
 """The kinds of arrays that are shaped like parameters."""
