@@ -2,10 +2,50 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optzoo.primitives.axes import AxesLike, map_with_axes
-from optzoo.primitives.base import Tree
+from optzoo.primitives.base import (
+    LearningRate,
+    Mask,
+    NonNegative,
+    Tree,
+    at,
+    require_params,
+    transformation,
+)
 from optzoo.primitives.norms import size, unit_norm
+
+
+@transformation
+def decay_after_step(
+    learning_rate: LearningRate, weight_decay: NonNegative, mask: Mask = None
+) -> optax.GradientTransformation:
+    """Decays the weights that a finished step makes, to stand behind the learning rate.
+
+    Rule:
+      u ← u − learning_rate·weight_decay·(p + u)
+
+    Args:
+      learning_rate: a number, or a schedule of the number of finished steps.
+      weight_decay: decoupled decay.
+      mask: which leaves to decay: a tree of booleans, or a function that makes one.
+
+    Returns:
+      A transformation whose state is the step count.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+    """
+
+    def update(updates, count, params=None):
+        require_params(params, "decay_after_step")
+        strength = jnp.asarray(at(learning_rate, count) * jnp.asarray(weight_decay), float)
+        out = jax.tree.map(lambda u, p: u - strength.astype(u.dtype) * (p + u), updates, params)
+        return out, optax.safe_increment(count)
+
+    tx = optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
+    return tx if mask is None else optax.masked(tx, mask)
 
 
 def stable_decay(strength: jax.typing.ArrayLike, second: Tree) -> jax.Array:

@@ -1,6 +1,6 @@
 """Averages of gradients over time: first moments, second moments, momentum."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,12 @@ def _stored(moment: Tree, dtype: DType) -> Tree:
 
 @transformation
 def ema(
-    decay: DecayOrSchedule, *, debias: bool = True, nesterov: bool = False, dtype: DType = None
+    decay: DecayOrSchedule,
+    *,
+    debias: bool = True,
+    nesterov: bool = False,
+    start: Literal["zero", "first"] = "zero",
+    dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The exponential moving average of the gradient (Adam's first moment).
 
@@ -53,14 +58,17 @@ def ema(
       decay: in [0, 1), or a schedule of the 1-based step t. The plain number 0 keeps no state.
       debias: correct the average for its start at zero.
       nesterov: look one step ahead.
+      start: the average begins at zero, or as the first gradient ("first", without debias).
       dtype: dtype of the stored average; float32 or the parameters' wider dtype by default.
 
     Returns:
       A transformation with `MomentState`.
 
     Raises:
-      ValueError: for a decay out of range, or a schedule together with debias.
+      ValueError: for a decay out of range, or debias together with a schedule or start="first".
     """
+    if start == "first" and debias:
+        raise ValueError("ema: debias must be False where start is 'first'; got debias=True")
     if is_zero(decay):
         return gradient
     if callable(decay) and debias:
@@ -74,6 +82,8 @@ def ema(
         count = optax.safe_increment(state.steps)
         b = at(decay, real(count))
         moment = cast_like(state.moment, updates)
+        if start == "first":
+            moment = jax.tree.map(lambda g, m: jnp.where(count == 1, g, m), updates, moment)
         moment = jax.tree.map(lambda g, m: (1 - b) * g + b * m, updates, moment)
         out = (
             optax.tree.bias_correction(moment, b, real(count) + int(nesterov)) if debias else moment

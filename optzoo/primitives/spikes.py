@@ -1,0 +1,213 @@
+"""Gradients that are suddenly too large: what cuts them, entry by entry or layer by layer."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optzoo.primitives.axes import AxesLike, map_with_axes
+from optzoo.primitives.base import (
+    Decay,
+    DecayOrSchedule,
+    NonNegative,
+    Tree,
+    at,
+    real,
+    transformation,
+)
+from optzoo.primitives.norms import abs_sq, layer_energy, layer_peak, root
+
+
+class ClipState(NamedTuple):
+    """The state of what the clipped gradients go to, and how many there were."""
+
+    steps: jax.Array
+    inner: optax.OptState
+
+
+@transformation
+def clip_spikes(
+    tx: optax.GradientTransformation,
+    second_moment: Callable[[Any], Tree],
+    *,
+    threshold: NonNegative,
+    active: Callable[[jax.Array], jax.Array],
+    clip_unseen: bool = True,
+) -> optax.GradientTransformation:
+    """Clips entries that are large beside the second moment that `tx` keeps of them.
+
+    Rule:
+      c = √(threshold·v), v before this step;   g ← g where |g| ≤ c, else c·sign(g)
+
+    Args:
+      tx: what the clipped gradient goes to.
+      second_moment: finds the tree v in the state of `tx`.
+      threshold: the square of how many times the root of v an entry may be; 0 clips nothing.
+      active: whether the step after so many finished ones clips.
+      clip_unseen: clip entries whose v is 0, which then stay 0; False lets them pass.
+
+    Returns:
+      A transformation with `ClipState`.
+
+    Raises:
+      ValueError: for a negative threshold.
+    """
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params):
+        return ClipState(jnp.zeros([], jnp.int32), inner.init(params))
+
+    def update(updates, state, params=None, **extra_args):
+        clips = active(state.steps) & (jnp.asarray(threshold) > 0)
+
+        def clip(g, v):
+            over = clips & (abs_sq(g) > threshold * v)
+            if not clip_unseen:
+                over &= v > 0
+            return jnp.where(over, jnp.sqrt(threshold * v) * jnp.sign(g), g)
+
+        clipped = jax.tree.map(clip, updates, second_moment(state.inner))
+        out, inner_state = inner.update(clipped, state.inner, params, **extra_args)
+        return out, ClipState(optax.safe_increment(state.steps), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class PeakState(NamedTuple):
+    """The average of each layer's largest entry."""
+
+    steps: jax.Array
+    peak: Tree
+
+
+@transformation
+def clip_to_average_peak(
+    decay: Decay = 0.999, *, axes: AxesLike = None
+) -> optax.GradientTransformation:
+    """Scales down entries beyond the usual largest entry of their layer (AdaClip).
+
+    Rule:
+      M = max|g|;   T ← decay·T + (1 − decay)·M;   limit = T/(1 − decay^t)
+      g ← g·limit/M where |g| > limit
+
+    Entries just above the limit end below those just under it: they are scaled, not cut.
+
+    Args:
+      decay: of the average, in [0, 1).
+      axes: a spec with batch axes gives each stacked layer its own limit.
+
+    Returns:
+      A transformation with `PeakState`.
+
+    Raises:
+      ValueError: for a decay out of range.
+    """
+
+    def init(params):
+        shapes = jax.eval_shape(lambda tree: map_with_axes(layer_peak, axes, tree), params)
+        return PeakState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(shapes))
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.steps)
+        largest = map_with_axes(layer_peak, axes, updates)
+        peak = jax.tree.map(lambda old, m: decay * old + (1 - decay) * m, state.peak, largest)
+        limit = optax.tree.bias_correction(peak, decay, real(count))
+
+        def clip(g, m, limit):
+            over = jnp.abs(g) > limit
+            return jnp.where(over, g * (limit / jnp.where(m > 0, m, 1)), g)
+
+        return jax.tree.map(clip, updates, largest, limit), PeakState(count, peak)
+
+    return optax.GradientTransformation(init, update)
+
+
+class NormAverageState(NamedTuple):
+    """Averages of each layer's norm and of its square, and of how many norms."""
+
+    steps: jax.Array
+    seen: Tree
+    mean: Tree
+    square: Tree
+
+
+@transformation
+def stabilize_norm(
+    decay: DecayOrSchedule,
+    square_decay: Decay,
+    eps: NonNegative = 1e-8,
+    *,
+    floor: NonNegative = 0.0,
+    debias: bool = True,
+    skip_unusable: bool = False,
+    axes: AxesLike = None,
+) -> optax.GradientTransformation:
+    """Gives each layer's gradient the norm that its own history of norms suggests (AdaGN).
+
+    Rule:
+      r = |g|;   A ← decay·A + (1 − decay)·r;   B ← square_decay·B + (1 − square_decay)·r²
+      g ← g·(A/(1 − decay^n)) / (√(B/(1 − square_decay^n)) + eps) / max(r, floor)
+
+    Args:
+      decay: of the norms, in [0, 1), or a schedule of the 1-based step.
+      square_decay: of the squared norms, in [0, 1).
+      eps: added to the root.
+      floor: the smallest norm to divide by.
+      debias: correct the averages for their start at zero.
+      skip_unusable: let a layer's gradient whose norm is 0 or not finite pass as it is and leave
+        it out of the averages; its n counts the others alone.
+      axes: a spec with batch axes gives each stacked layer its own norm.
+
+    Returns:
+      A transformation with `NormAverageState`.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+
+    def norms(tree):
+        return map_with_axes(lambda spec, g: root(layer_energy(spec, g)), axes, tree)
+
+    def init(params):
+        shapes = jax.eval_shape(norms, params)
+        seen = jax.tree.map(lambda r: jnp.zeros(r.shape, jnp.int32), shapes)
+        zeros = [optax.tree.zeros_like(shapes) for _ in range(2)]
+        return NormAverageState(jnp.zeros([], jnp.int32), seen, *zeros)
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.steps)
+        norm = norms(updates)
+
+        def usable(r):
+            return (r > 0) & jnp.isfinite(r) if skip_unusable else jnp.full(r.shape, True)
+
+        def averaged(b):
+            def one(old, r, x):
+                return jnp.where(usable(r), b * old + (1 - b) * x, old)
+
+            return one
+
+        b = jnp.asarray(at(decay, real(count)), float)
+        squares = jax.tree.map(jnp.square, norm)
+        seen = jax.tree.map(
+            lambda n, r: jnp.where(usable(r), optax.safe_increment(n), n), state.seen, norm
+        )
+        mean = jax.tree.map(lambda o, r: averaged(b.astype(r.dtype))(o, r, r), state.mean, norm)
+        square = jax.tree.map(averaged(square_decay), state.square, norm, squares)
+
+        def scale(g, r, n, a, s):
+            t = real(n).astype(r.dtype)
+            first, second = (1 - b.astype(r.dtype) ** t, 1 - square_decay**t) if debias else (1, 1)
+            usual = (a / first) / (jnp.sqrt(s / second) + eps)
+            divisor = jnp.maximum(r, floor)
+            kept = usable(r) & (divisor > 0)
+            return jnp.where(kept, g * (usual / jnp.where(kept, divisor, 1)), g)
+
+        out = jax.tree.map(scale, updates, norm, seen, mean, square)
+        return out, NormAverageState(count, seen, mean, square)
+
+    return optax.GradientTransformation(init, update)
