@@ -2,12 +2,15 @@
 
 from optzoo.compose import build as build
 from optzoo.describe import describe as describe
+from optzoo.optimizers.accelerated import *
 from optzoo.optimizers.adaptive import *
 from optzoo.optimizers.assembled import *
 from optzoo.optimizers.averaged import *
+from optzoo.optimizers.filtered import *
 from optzoo.optimizers.layerwise import *
 from optzoo.optimizers.matrix import *
 from optzoo.optimizers.parameter_free import *
+from optzoo.optimizers.stable import *
 from optzoo.primitives.averaged import (
     lookahead as lookahead,
     polynomial_average as polynomial_average,

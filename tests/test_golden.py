@@ -25,7 +25,11 @@ def test_trajectory_is_the_recorded_one(name, dtype):
     arrays = flax_layout(load(name))
     kind = configuration.get("evaluation")
     params, evaluated = replay(
-        configuration["optzoo"], arrays, dtype, optzoo.eval_params if kind else None
+        configuration["optzoo"],
+        arrays,
+        dtype,
+        optzoo.eval_params if kind else None,
+        configuration.get("extra"),
     )
     tolerance = INDEX["tolerance"][dtype] | configuration.get(dtype, {})
     different = configuration.get("deviates", {"leaves": ()})

@@ -1,5 +1,6 @@
 """The parts that optimizers are made of; each is a transformation or a function of arrays."""
 
+from optzoo.primitives.ahead import train_ahead as train_ahead
 from optzoo.primitives.averaged import (
     lookahead as lookahead,
     polynomial_average as polynomial_average,
@@ -23,7 +24,11 @@ from optzoo.primitives.combine import (
     only as only,
     parameters as parameters,
 )
-from optzoo.primitives.decay import pull_norms as pull_norms, stable_decay as stable_decay
+from optzoo.primitives.decay import (
+    decay_after_step as decay_after_step,
+    pull_norms as pull_norms,
+    stable_decay as stable_decay,
+)
 from optzoo.primitives.directions import (
     adaptive_clip as adaptive_clip,
     centralize as centralize,
@@ -59,6 +64,7 @@ from optzoo.primitives.precision import (
     master_weights as master_weights,
     stochastic_round as stochastic_round,
 )
+from optzoo.primitives.resets import restart as restart
 from optzoo.primitives.routing import split_matrices as split_matrices
 from optzoo.primitives.schedules import (
     alpha_warmup as alpha_warmup,
@@ -68,8 +74,14 @@ from optzoo.primitives.schedules import (
     linear_warmup as linear_warmup,
     rectification as rectification,
 )
+from optzoo.primitives.spikes import (
+    clip_spikes as clip_spikes,
+    clip_to_average_peak as clip_to_average_peak,
+    stabilize_norm as stabilize_norm,
+)
 from optzoo.primitives.stepsizes import (
     dog_step as dog_step,
     norm_adagrad_step as norm_adagrad_step,
     rate as rate,
 )
+from optzoo.primitives.windows import window_mean as window_mean

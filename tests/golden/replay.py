@@ -20,7 +20,7 @@ for family in sorted(HERE.glob("*/index.json")):
     for name, entry in json.loads(family.read_text(encoding="utf-8"))["configurations"].items():
         CONFIGURATIONS[name], FILES[name] = entry, family.parent / f"{name}.npz"
 
-PARAMETERS = {"params0", "grads", "params", "eval", "avg"}
+PARAMETERS = {"params0", "grads", "params", "eval", "avg", "noise"}
 """The kinds of arrays that are shaped like parameters."""
 
 Leaves = dict[str, np.ndarray]
@@ -97,6 +97,7 @@ def replay(
     arrays: Arrays,
     dtype: str,
     evaluate: Callable[[Any, Any], Any] | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> tuple[Leaves, Leaves | None]:
     """Feeds the recorded gradients, in one compiled scan, to what `node` describes.
 
@@ -105,6 +106,7 @@ def replay(
       arrays: the recording, in the layout that the transformation expects.
       dtype: "float32" or "float64", of parameters and gradients.
       evaluate: maps (state, params) to the parameters to evaluate.
+      extra: extra arguments of `update`, each with the kind of array that holds it step by step.
 
     Returns:
       The parameters after every step and, with `evaluate`, the parameters to evaluate.
@@ -116,16 +118,23 @@ def replay(
             for kind in ("params0", "grads")
         )
 
-        def step(carry, gradient):
+        def recorded(kind):
+            leaves = {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            return leaves.get("", leaves)
+
+        given = {name: recorded(kind) for name, kind in (extra or {}).items()}
+
+        def step(carry, inputs):
             params, state = carry
-            updates, state = tx.update(gradient, state, params)
+            gradient, arguments = inputs
+            updates, state = tx.update(gradient, state, params, **arguments)
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
 
         def run(params, gradients):
             return jax.lax.scan(step, (params, tx.init(params)), gradients)[1]
 
-        return jax.tree.map(np.asarray, compiled(run)(start, grads))
+        return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
 
 
 def compiled(run: Callable) -> Callable:

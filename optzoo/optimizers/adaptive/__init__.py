@@ -19,3 +19,7 @@ from optzoo.optimizers.adaptive.diffgrad import (
     scale_by_diffgrad as scale_by_diffgrad,
 )
 from optzoo.optimizers.adaptive.grams import grams as grams, scale_by_grams as scale_by_grams
+from optzoo.optimizers.adaptive.induced_metric import (
+    induced_metric as induced_metric,
+    scale_by_induced_metric as scale_by_induced_metric,
+)
