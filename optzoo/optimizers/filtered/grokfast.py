@@ -10,7 +10,7 @@ from optzoo.primitives.moments import ema
 from optzoo.primitives.windows import window_mean
 from optzoo.registry import wrapper
 
-FACTS = dict(
+_published = wrapper(
     title="Grokfast: Accelerated Grokking by Amplifying Slow Gradients",
     authors=("Jaerin Lee", "Bong Gyun Kang", "Kihoon Kim", "Kyoung Mu Lee"),
     year=2024,
@@ -23,7 +23,7 @@ def _amplified(slow, lamb, tx):
     return optax.chain(merge_leaves(lambda g, e: g + lamb * e, gradient, slow), tx)
 
 
-@wrapper(**FACTS)
+@_published
 @transformation
 def grokfast(
     tx: optax.GradientTransformation,
@@ -63,7 +63,7 @@ def grokfast(
     return _amplified(ema(alpha, debias=False, start="first", dtype=mu_dtype), lamb, tx)
 
 
-@wrapper(**FACTS)
+@_published
 @transformation
 def grokfast_ma(
     tx: optax.GradientTransformation,
