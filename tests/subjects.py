@@ -34,6 +34,7 @@ def traits(entry: Entry) -> Traits:
         needs=tuple(name for trait in entry.traits for name in trait.arguments),
         couples_leaves=Trait.COUPLED in entry.traits,
         shape_dependent=Trait.SHAPED in entry.traits,
+        static=entry.static,
     )
 
 
@@ -117,7 +118,14 @@ def wrapper_subject(name: str, base: str) -> Subject:
     vars(factory)["__signature__"] = inspect.Signature([rate, *own])
     # What is random in half precision alone is not in the kit's float32.
     stochastic = None if Trait.RANDOM in entry.traits else False
-    claimed = replace(traits(entry), stochastic=stochastic, shape_dependent=None)
+    claimed = traits(entry)
+    # What a wrapper does without, its inside may need.
+    claimed = replace(
+        claimed,
+        needs_params=claimed.needs_params or None,
+        stochastic=stochastic,
+        shape_dependent=None,
+    )
     return Subject(
         factory,
         traits=claimed,

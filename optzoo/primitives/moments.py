@@ -84,13 +84,19 @@ def ema(
         moment = cast_like(state.moment, updates)
         if start == "first":
             moment = jax.tree.map(lambda g, m: jnp.where(count == 1, g, m), updates, moment)
-        moment = jax.tree.map(lambda g, m: (1 - b) * g + b * m, updates, moment)
+
+        def mixed(g, m):
+            # A schedule's own dtype must not widen the average.
+            share = jnp.asarray(b, g.real.dtype) if callable(decay) else b
+            return (1 - share) * g + share * m
+
+        moment = jax.tree.map(mixed, updates, moment)
         out = (
             optax.tree.bias_correction(moment, b, real(count) + int(nesterov)) if debias else moment
         )
         if nesterov:
             now = optax.tree.bias_correction(updates, b, real(count)) if debias else updates
-            out = jax.tree.map(lambda g, m: b * m + (1 - b) * g, now, out)
+            out = jax.tree.map(mixed, now, out)
         return out, MomentState(count, _stored(moment, dtype))
 
     return optax.GradientTransformation(init, update)

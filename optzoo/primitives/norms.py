@@ -39,6 +39,13 @@ def layer_energy(spec: Axes | None, x: jax.Array) -> jax.Array:
     return jnp.sum(abs_sq(x), axis=summed, keepdims=bool(batch))
 
 
+def layer_norm(spec: Axes | None, x: jax.Array) -> jax.Array:
+    """The norm of a layer, shaped like `layer_energy`, of numbers whose squares may overflow."""
+    peak = layer_peak(spec, x)
+    scale = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
+    return scale * root(layer_energy(spec, x / scale))
+
+
 def layer_peak(spec: Axes | None, x: jax.Array) -> jax.Array:
     """The largest |x| of a layer, shaped like `layer_energy`; 0 for a layer without numbers."""
     batch = spec.batch if spec else ()

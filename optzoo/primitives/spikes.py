@@ -17,7 +17,7 @@ from optzoo.primitives.base import (
     real,
     transformation,
 )
-from optzoo.primitives.norms import abs_sq, layer_energy, layer_peak, root
+from optzoo.primitives.norms import abs_sq, layer_norm, layer_peak
 
 
 class ClipState(NamedTuple):
@@ -126,12 +126,12 @@ def clip_to_average_peak(
 
 
 class NormAverageState(NamedTuple):
-    """Averages of each layer's norm and of its square, and of how many norms."""
+    """The mean of each layer's norms and their root mean square, and of how many norms."""
 
     steps: jax.Array
     seen: Tree
     mean: Tree
-    square: Tree
+    rms: Tree
 
 
 @transformation
@@ -169,7 +169,7 @@ def stabilize_norm(
     """
 
     def norms(tree):
-        return map_with_axes(lambda spec, g: root(layer_energy(spec, g)), axes, tree)
+        return map_with_axes(layer_norm, axes, tree)
 
     def init(params):
         shapes = jax.eval_shape(norms, params)
@@ -185,29 +185,36 @@ def stabilize_norm(
         def usable(r):
             return (r > 0) & jnp.isfinite(r) if skip_unusable else jnp.full(r.shape, True)
 
-        def averaged(b):
-            def one(old, r, x):
-                return jnp.where(usable(r), b * old + (1 - b) * x, old)
-
-            return one
-
         b = jnp.asarray(at(decay, real(count)), float)
-        squares = jax.tree.map(jnp.square, norm)
+
+        def averaged(old, r):
+            share = b.astype(r.dtype)
+            return jnp.where(usable(r), share * old + (1 - share) * r, old)
+
+        def root_averaged(old, r):
+            # The root is kept and scaled, for squares may overflow where norms do not.
+            top = jnp.maximum(old, r)
+            unit = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
+            mean = square_decay * (old / unit) ** 2 + (1 - square_decay) * (r / unit) ** 2
+            return jnp.where(usable(r), unit * jnp.sqrt(mean), old)
+
         seen = jax.tree.map(
             lambda n, r: jnp.where(usable(r), optax.safe_increment(n), n), state.seen, norm
         )
-        mean = jax.tree.map(lambda o, r: averaged(b.astype(r.dtype))(o, r, r), state.mean, norm)
-        square = jax.tree.map(averaged(square_decay), state.square, norm, squares)
+        mean = jax.tree.map(averaged, state.mean, norm)
+        rms = jax.tree.map(root_averaged, state.rms, norm)
 
         def scale(g, r, n, a, s):
             t = real(n).astype(r.dtype)
-            first, second = (1 - b.astype(r.dtype) ** t, 1 - square_decay**t) if debias else (1, 1)
-            usual = (a / first) / (jnp.sqrt(s / second) + eps)
+            first, second = (
+                (1 - b.astype(r.dtype) ** t, 1 - square_decay**t) if debias else (1, 1.0)
+            )
+            usual = (a / first) / (s / jnp.sqrt(second) + eps)
             divisor = jnp.maximum(r, floor)
             kept = usable(r) & (divisor > 0)
             return jnp.where(kept, g * (usual / jnp.where(kept, divisor, 1)), g)
 
-        out = jax.tree.map(scale, updates, norm, seen, mean, square)
-        return out, NormAverageState(count, seen, mean, square)
+        out = jax.tree.map(scale, updates, norm, seen, mean, rms)
+        return out, NormAverageState(count, seen, mean, rms)
 
     return optax.GradientTransformation(init, update)

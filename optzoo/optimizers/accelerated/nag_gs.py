@@ -87,13 +87,14 @@ def nag_gs(
 ) -> optax.GradientTransformation:
     """Heavy-ball momentum whose coefficients follow from an integrator of Nesterov's flow.
 
-    Rule, with α = learning_rate, a = α/(1 + α), b = α·mu/(α·mu + gamma) and v = p at first:
+    Rule:
+      α = learning_rate;   a = α/(1 + α);   b = α·mu/(α·mu + gamma);   v = p at first
       v ← (1 − b)·v + b·p − α/(α·mu + gamma)·g;   p ← (1 − a)·p + a·v
       gamma ← (gamma + α·mu)/(1 + α)
       computed as momentum of w = v − p:
       w ← (1 − a of the last step)·(1 − b)·w − α/(α·mu + gamma)·g;   p ← p + a·w
 
-    Against SGD with momentum:
+    Against Adam:
       It is SGD with momentum. At a constant rate and gamma the momentum is (1 − b)/(1 + α) and the
       rate α²/((1 + α)·(α·mu + gamma)); what is new is how both follow from α.
 

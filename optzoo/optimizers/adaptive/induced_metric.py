@@ -58,7 +58,8 @@ def scale_by_induced_metric(
         squares, second_state = jax.tree.map(abs_sq, updates), ()
         if second is not None:
             divisor, second_state = second.update(updates, state.second)
-            squares = jax.tree.map(jnp.divide, squares, divisor)
+            # |g|² would overflow where |g|²/d does not.
+            squares = jax.tree.map(lambda g, d: jnp.abs(g) * (jnp.abs(g) / d), updates, divisor)
             direction = jax.tree.map(jnp.divide, direction, divisor)
         energy = beta * state.energy + (1 - beta) * xi * optax.tree.sum(squares)
         length = energy / (1 - beta ** real(count))
@@ -98,8 +99,8 @@ def induced_metric(
 ) -> optax.GradientTransformation:
     """Steps in the metric of the loss surface: all of them shorter where gradients are large.
 
-    Rule, E summed over the whole tree:
-      rms: E = Σ g²/d, d = √(v/(1 − b2^t)) + eps, v an average of g²;   sgd, log: E = Σ g², d = 1
+    Rule:
+      rms: E = Σ g²/d over the whole tree, d = √(v/(1 − b2^t)) + eps, v an average of g²;   sgd, log: E = Σ g², d = 1
       c ← beta·c + (1 − beta)·xi·E;   ĉ = c/(1 − beta^t)
       f = 1/(1 + ĉ);   log: f = L/(L² + ĉ), L this step's loss
       m ← b1·m + (1 − b1)·g;   p ← p − learning_rate·(f·m/(1 − b1^t)/d + weight_decay·p)

@@ -71,24 +71,26 @@ def entropy_sgd(
     nesterov: bool = True,
     averaging: Decay = 0.75,
     weight_decay: NonNegative = 0.0,
-    key: Any = 0,
+    key: Any = None,
     mu_dtype: DType = None,
 ) -> optax.GradientTransformation:
     """SGD on local entropy: every `period` steps the weights go to the mean of an inner loop.
 
-    Rule, x the weights and k the 1-based inner loop; r = inner_learning_rate:
+    Rule:
+      x: the weights; k: the 1-based inner loop; r = inner_learning_rate
       loop k begins with y = μ = x and no momentum; then, period times, with g the gradient at y:
-      d = momentum of g;   y ← y − r·(d − gamma·(1 + scoping)^k·(x − y) + weight_decay·y) − ε
+      d = momentum of g;   y ← y − r·(d − pull·(x − y) + weight_decay·y) − ε
+      pull = gamma·(1 + scoping)^k, at most 1/r
       ε normal with deviation noise·√(2r);   μ ← averaging·μ + (1 − averaging)·y
       the loop ends with x ← x − learning_rate·(x − μ), where the next one begins
 
-    Against SGD:
-      A wide valley keeps the inner loop near its bottom, a narrow one lets it wander off: the
+    Against Adam:
+      It is SGD. A wide valley keeps the inner loop near its bottom, a narrow one lets it wander off: the
       average prefers the wide one.
 
     When to use:
       Where generalisation hangs on flat minima and gradients are cheap. Each step of x takes
-      `period` gradients: compare by gradients, not by loops.
+      `period` gradients: compare by gradients, not by loops. Not where gradients are dear.
 
     Tuning:
       The authors take learning_rate 1 at first, then 0.1 or less, and gamma 1e-4 (MNIST) to 0.03
@@ -107,12 +109,12 @@ def entropy_sgd(
       nesterov: look one step ahead.
       averaging: weight of the old average, in [0, 1); the paper's alpha is the other one's.
       weight_decay: decay of the inner point, as part of its gradient.
-      key: a `jax.random` key, or an integer seed, for the noise.
+      key: a `jax.random` key for the noise; `jax.random.key(0)` by default.
       mu_dtype: dtype of the momentum; float32 or wider by default.
 
     Returns:
-      The optimizer; `eval_params` gives x. It needs the parameters in `update`, and takes normal
-      draws as an extra argument `normal`, a tree like the parameters, in place of its own.
+      The optimizer; `eval_params` gives x. It needs the parameters in `update`. Normal draws given
+      there as `normal`, a tree like the parameters, take the place of its own.
 
     Raises:
       ValueError: for an argument out of range, or `update` without parameters.
@@ -126,15 +128,17 @@ def entropy_sgd(
     inner = restart(direction, lambda count: count % period == 0)
 
     def init(params):
-        start = jax.random.key(key) if isinstance(key, int) else jnp.array(key, copy=True)
+        start = jax.random.key(0) if key is None else jnp.array(key, copy=True)
         zero = jnp.zeros([], jnp.int32)
         return EntropyState(zero, copied(params), copied(params), inner.init(params), start)
 
     def update(updates, state, params=None, *, normal: Tree = None, **extra_args):
         del extra_args
         require_params(params, "entropy_sgd")
-        begins, ends = state.steps % period == 0, (state.steps + 1) % period == 0
-        pull = gamma * (1 + scoping) ** (real(state.steps // period) + 1)
+        begins, ends = state.steps % period == 0, optax.safe_increment(state.steps) % period == 0
+        # A pull beyond 1/r would throw y past x.
+        loop = real(state.steps // period) + 1
+        pull = jnp.minimum(gamma * (1 + scoping) ** loop, 1 / inner_learning_rate)
         shake = noise * jnp.sqrt(2 * jnp.asarray(inner_learning_rate, float))
         rate = jnp.asarray(at(learning_rate, state.steps), float)
         key, mine = jax.random.split(state.key)

@@ -27,7 +27,8 @@ def xgrad(
 ) -> optax.GradientTransformation:
     """Takes gradients a few steps ahead, where the last direction of `tx` would lead.
 
-    Rule, with w the weights and k finished steps:
+    Rule:
+      w: the weights; k: finished steps
       u = the update of `tx` at w, for a gradient at y
       w ← w + u − learning_rate(k)·weight_decay·w
       y = w + steps·learning_rate(k + 1)/learning_rate(k)·u is where training goes on

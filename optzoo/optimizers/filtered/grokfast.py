@@ -41,7 +41,8 @@ def grokfast(
       Small algorithmic data on which training accuracy is perfect long before the test's. Tune the
       decay of the rule inside for the baseline as well: the authors' ran without, and a small decay
       alone makes plain AdamW generalise sooner. In front of Adam the factor 1 + lamb on slow
-      gradients cancels, so this is a change of direction, not of the rate.
+      gradients cancels, so this is a change of direction, not of the rate. Not where training and
+      test loss fall together.
 
     Args:
       tx: the optimizer that gets these gradients; a decay in it is not amplified.
@@ -80,7 +81,8 @@ def grokfast_ma(
 
     When to use:
       As `grokfast`, where memory is plentiful: it keeps window_size numbers a weight, by default
-      fifty times what Adam keeps. The exponential average does nearly as well in the paper.
+      fifty times what Adam keeps. The exponential average does nearly as
+      well in the paper. Not where memory counts.
 
     Args:
       tx: the optimizer that gets these gradients; a decay in it is not amplified.

@@ -43,7 +43,8 @@ def gradient_stabilizer(
 ) -> optax.GradientTransformation:
     """Hands `tx` each layer's gradient with a norm from running averages, whatever its own norm.
 
-    Rule, layer by layer, with n the layer's usable gradients so far:
+    Rule:
+      layer by layer, n the layer's usable gradients so far
       r = |g|;   A ← gamma1·A + (1 − gamma1)·r;   B ← gamma2·B + (1 − gamma2)·r²
       g ← g·(A/(1 − gamma1^n)) / (√(B/(1 − gamma2^n)) + eps) / max(r, eps)
 

@@ -104,7 +104,8 @@ def spam(
 ) -> optax.GradientTransformation:
     """Adam that clips entries far beyond their second moment and forgets its moments periodically.
 
-    Rule, with t the 1-based step and a = t mod period:
+    Rule:
+      a = t mod period, t the 1-based step
       a = 0: m ← 0, v ← 0, before the gradient is seen
       a ≥ grad_accu_steps: g ← clip(g, −√(threshold·v), √(threshold·v))
       u = m/(1 − b1^t) / ((√v + eps)/√(1 − b2^t)), m and v averages of g and g²

@@ -109,7 +109,8 @@ def stable_spam(
 ) -> optax.GradientTransformation:
     """Adam on gradients held to the history of their peaks and norms; its moments start anew.
 
-    Rule, layer by layer, with t the 1-based step and k the steps since the last reset:
+    Rule:
+      layer by layer, t the 1-based step, k the steps since the last reset
       T ← gamma3·T + (1 − gamma3)·max|g|;   entries beyond T/(1 − gamma3^t) are scaled by the
       ratio of that to max|g|
       A ← gamma1·s·A + (1 − gamma1·s)·|g|;   B ← gamma2·B + (1 − gamma2)·|g|²
