@@ -73,9 +73,8 @@ def test_two_processes_share_a_store(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outcomes
     assert is_sound(tmp_path)
     for (output, _), names in zip(outcomes, (("sgd", "lion"), ("lion", "adam")), strict=True):
-        table = output.split("problem")[0]
-        assert all(f" {name} " in table for name in names)
-        assert not {"sgd", "adam"} - set(names) & set(table.split())
+        words = set(output.split("problem")[0].split())
+        assert words & {"sgd", "lion", "adam"} == set(names)
 
 
 def test_joined_processes_share_the_runs(tmp_path):

@@ -63,13 +63,11 @@ def lion(learning_rate: Any = 1e-4, *, weight_decay: Any = 1e-3):
 
 # What times to the target are told against; named as a rule under that schedule always is.
 REFERENCE = "adamw+cosine"
-BASELINES = {
-    name: unpublished(factory, default=True)
-    for name, factory in {
-        "sgd": sgd,
-        "adam": adam,
-        "adamw": adamw,
-        REFERENCE: adamw_cosine,
-        "lion": lion,
-    }.items()
+_RULES: dict[str, Factory] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    REFERENCE: adamw_cosine,
+    "lion": lion,
 }
+BASELINES = {name: unpublished(rule, default=True) for name, rule in _RULES.items()}

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.read.tables import Tables
+from optzoo.compare.read.verdict import aligned
 from optzoo.compare.work.progress import Progress
 
 PLAIN_WIDTH = 200
@@ -70,30 +71,35 @@ class Reporter:
 def show_results(results: Tables) -> None:
     """Prints the ranking, and who is best on each problem; both fit 80 columns."""
     console = _console()
+    dropped = False
     for table in (_ranking(results), _winners(results)):
+        dropped |= _narrowed(table, console)
         console.print(table)
         console.print()
     notes = [
-        "mean rank: over the problems, at the learning rates with the best validation loss, and "
-        "where it lies in nine of ten resamples of the "
-        f"{results.about['seeds']} seeds; = marks ties. speed: fewer steps to the target than "
-        f"{REFERENCE}.",
+        "rank: mean over the problems, at the learning rates with the best validation loss, and "
+        f"where it lies in nine of ten resamples of the {results.about['seeds']} seeds. ties: "
+        "those who share a letter cannot be told apart, for neither is ahead in 95 % of the "
+        f"resamples. speed: fewer steps to the target than {REFERENCE}.",
     ]
+    if dropped:
+        notes.append("A wider terminal shows more columns.")
     if results.table["edge"].any():
         notes.append("! marks a rate on the edge of those tried.")
     for note in notes:
-        console.print(textwrap.fill(note, 79), highlight=False)
+        console.print(textwrap.fill(note, min(79, console.width - 1)), highlight=False)
 
 
 def _ranking(results: Tables) -> Table:
-    table = _table("place", "optimizer", "mean rank", "untuned", "solved", "speed", "diverged")
-    places = results.ranking["place"].value_counts()
-    for row in results.ranking.itertuples():
-        tie = "=" if places[row.place] > 1 else " "
+    table = _table("optimizer", "rank", "ties", "9 in 10", "untuned", "solved", "speed", "diverged")
+    ranking = results.ranking
+    first = set(ranking["ties"][0])
+    for row, ties in zip(ranking.itertuples(), aligned(ranking["ties"]), strict=True):
         table.add_row(
-            f"{tie}{row.place}",
-            Text(row.optimizer, "bold green" if row.place == 1 else "bold"),
-            f"{row.rank:.1f} ({row.rank_low:.1f}–{row.rank_high:.1f})",
+            Text(row.optimizer, "bold green" if first & set(row.ties) else "bold"),
+            f"{row.rank:.1f}",
+            ties,
+            f"{row.rank_low:.1f}–{row.rank_high:.1f}",
             _number(row.rank_untuned, ".1f"),
             f"{row.solved:.0%}",
             _number(row.speed, ".2g", "×"),
@@ -120,11 +126,20 @@ def _winners(results: Tables) -> Table:
 
 def _table(*columns: str) -> Table:
     """An empty table; all but names and what follows them to the right."""
-    table = Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in columns:
-        left = column in ("optimizer", "problem", "best", "ties with")
+        left = column in ("optimizer", "problem", "best", "ties", "ties with")
         table.add_column(column, overflow="fold", justify="left" if left else "right")
     return table
+
+
+def _narrowed(table: Table, console: Console) -> bool:
+    """Leaves out columns from the right until the names fit whole; whether it had to."""
+    count, width = len(table.columns), console.width
+    unlimited = console.options.update(width=PLAIN_WIDTH)
+    while len(table.columns) > 2 and console.measure(table, options=unlimited).maximum > width:
+        table.columns.pop()
+    return len(table.columns) < count
 
 
 def _number(value: float, spec: str, unit: str = "") -> str:

@@ -14,7 +14,7 @@ ROW_HEIGHT, LETTER = 22, 7.2
 
 def ranking_chart(results: Tables) -> dict[str, Any]:
     """Mean rank of every optimizer and where it lies in nine of ten resamples of the seeds."""
-    ranking = results.ranking.sort_values("rank")
+    ranking = results.ranking
     palette = colours(results)
     data = []
     for height, row in zip(_heights(ranking), ranking.itertuples(), strict=True):
