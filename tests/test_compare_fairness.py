@@ -13,7 +13,7 @@ import pytest
 from optzoo import REGISTRY
 from optzoo.compare import Grid, Results, UserError, machine, results, run
 from optzoo.compare.keep.store import Run
-from optzoo.compare.plan.baselines import BASELINES, REFERENCE, unpublished
+from optzoo.compare.plan.baselines import BASELINES, REFERENCE
 from optzoo.compare.plan.contestants import contestants
 from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.plan.select import optimizers
@@ -26,7 +26,7 @@ from optzoo.compare.show.figures import charts
 from optzoo.compare.show.figures.paths import path_chart
 from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.problems import Problem
-from optzoo.registry import Registry
+from optzoo.registry import Registry, unpublished
 
 
 def descent(learning_rate=0.1):
@@ -147,7 +147,7 @@ def test_declarations_decide_who_takes_part_by_default():
     chosen, everybody = optimizers(None), optimizers(["all"])
     assert {"grams", "muon", "sgd", "adamw", REFERENCE} <= set(chosen) <= set(everybody)
     assert all(entry.default == (name in chosen) for name, entry in everybody.items())
-    assert set(everybody) == {*REGISTRY, *BASELINES}
+    assert set(everybody) == {*REGISTRY.optimizers, *BASELINES}
     registered = Registry()
     registered.add(unpublished(descent))
     with pytest.MonkeyPatch.context() as patch:

@@ -74,20 +74,40 @@ def level(primitive):
 
 @pytest.mark.parametrize("module", leaves("primitives"))
 def test_primitives_do_not_import_one_another_sideways(module):
-    assert imports(module) <= {
-        other for other in leaves("primitives") if level(other) < level(module)
-    }
+    lower = {other for other in leaves("primitives") if level(other) < level(module)}
+    assert imports(module) <= {"optzoo.registry", *lower}
 
 
 @pytest.mark.parametrize("module", leaves("optimizers"))
-def test_an_optimizer_knows_primitives_and_the_registry(module):
-    assert imports(module) <= {"optzoo.registry", *leaves("primitives")}
+def test_an_optimizer_knows_primitives_wrappers_schedules_and_the_registry(module):
+    others = imports(module) - {"optzoo.registry", *leaves("primitives")}
+    assert others <= set(leaves("optimizers"))
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module in others
+        for alias in node.names
+    }
+    assert names <= {*optzoo.REGISTRY.wrappers, *optzoo.REGISTRY.schedules}
+
+
+@pytest.mark.parametrize("module", sorted({*part("optimizers")} - {*leaves("optimizers")}))
+def test_a_family_only_explains_and_re_exports(module):
+    docstring, *body = ast.parse(MODULES[module].read_text("utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    assert all(isinstance(node, ast.ImportFrom) for node in body)
+    assert imports(module) <= {other for other in part("optimizers") if other.startswith(module)}
 
 
 def test_the_catalogue_derives_from_the_registry_alone():
     assert imports("optzoo.catalog") == {"optzoo.describe", "optzoo.plugins", "optzoo.registry"}
     assert imports("optzoo.plugins") == set()
     assert imports("optzoo.describe") <= set(leaves("primitives"))
+
+
+def test_names_compose_without_the_comparison():
+    assert imports("optzoo.baselines") == {"optzoo.registry"}
+    assert imports("optzoo.compose") == {"optzoo.baselines", "optzoo.plugins", "optzoo.registry"}
 
 
 def test_the_package_only_re_exports():
@@ -104,14 +124,15 @@ def test_problems_know_no_optimizer(module):
 
 @pytest.mark.parametrize("module", part("compare"))
 def test_compare_knows_the_registry_and_problems_and_names_no_optimizer(module):
-    allowed = {"optzoo", "optzoo.plugins", "optzoo.registry", *part("problems"), *part("compare")}
+    ours = ("optzoo", "optzoo.baselines", "optzoo.compose", "optzoo.plugins", "optzoo.registry")
+    allowed = {*ours, *part("problems"), *part("compare")}
     assert imports(module) <= allowed
     tree = ast.parse(MODULES[module].read_text("utf-8"))
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.alias)}
     names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    assert not names & set(optzoo.REGISTRY)
+    assert not names & {*optzoo.REGISTRY.optimizers, *optzoo.REGISTRY.wrappers}
 
 
 def room(module):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.averaging import lookahead
+from optzoo.primitives.averaged import lookahead
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import (
     Count,

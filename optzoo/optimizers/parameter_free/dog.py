@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from optzoo.primitives.averaging import polynomial_average
+from optzoo.primitives.averaged import polynomial_average
 from optzoo.primitives.base import (
     LearningRate,
     Mask,
