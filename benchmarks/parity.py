@@ -2,7 +2,7 @@
 
     python benchmarks/parity.py                  a table of every recorded configuration
     python benchmarks/parity.py --json FILE      the same as JSON
-    python benchmarks/parity.py --readme         rewrite the table in README.md, one row a rule
+    python benchmarks/parity.py --page           rewrite the table of docs/pages/parity.md
 
 Every library gets the recorded gradients and, by peers.json, the recorded options in its own
 words, in float64. D is the largest difference in any number after the last step, relative to how
@@ -20,7 +20,7 @@ from types import ModuleType
 from optzoo.catalog import between_markers
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "pages" / "parity.md"
 LIBRARIES = ("optzoo", "optax", "pytorch_optimizer")
 PEERS = json.loads(Path(__file__).with_name("peers.json").read_text(encoding="utf-8"))
 ROUNDING = 1e-6
@@ -119,16 +119,16 @@ def by_rule(table: dict[str, Deviations], configurations: dict[str, dict]) -> st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every D")
-    parser.add_argument("--readme", action="store_true", help="rewrite the table in README.md")
+    parser.add_argument("--page", action="store_true", help="rewrite the documentation's table")
     options = parser.parse_args()
     replay, record = golden()
     table = measure(replay, record)
     print(by_configuration(table))
     if options.json:
         options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    if options.readme:
+    if options.page:
         block = f"{CAPTION}\n\n{by_rule(table, replay.CONFIGURATIONS)}"
-        README.write_text(between_markers(README.read_text("utf-8"), "parity", block), "utf-8")
+        PAGE.write_text(between_markers(PAGE.read_text("utf-8"), "parity", block), "utf-8")
 
 
 if __name__ == "__main__":

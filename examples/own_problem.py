@@ -1,6 +1,6 @@
 """A problem of one's own for `optzoo compare`: separate two spirals with a small network.
 
-From this folder, `optzoo compare --problems own_problem:spirals --optimizers muon,adamw` does the
+From this folder, `optzoo compare --problems own_problem:spirals --optimizers muon,adamw+cosine` does the
 same with a report.
 """
 
