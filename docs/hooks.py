@@ -58,10 +58,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts the primitives where a page asks for them, and links where a table names entries."""
-    if page.file.src_uri in LINKED:
+    """Puts the primitives where a page asks for them, and links where they lead on the site."""
+    here = page.file.src_uri
+    if here in LINKED:
         markdown = linked(markdown)
-    return markdown.replace(PRIMITIVES, primitives()) if PRIMITIVES in markdown else markdown
+    if PRIMITIVES in markdown:
+        markdown = markdown.replace(PRIMITIVES, primitives())
+    # What is a page of its own here is a folder's README in the repository.
+    up = "../" * here.count("/")
+    return re.sub(r"\]\((?:\.\./)+(?:\w+/)?(\w+)/README\.md", rf"]({up}\1.md", markdown)
 
 
 def linked(markdown: str) -> str:

@@ -69,11 +69,11 @@ class Reporter:
 
 
 def show_results(results: Tables) -> None:
-    """Prints the ranking, and who is best on each problem; both fit 80 columns."""
+    """Prints the ranking, and who is best on each problem; both fit the terminal."""
     console = _console()
-    dropped = False
-    for table in (_ranking(results), _winners(results)):
-        dropped |= _narrowed(table, console)
+    tables = _ranking(results), _winners(results)
+    cut = [_narrowed(table, console) for table in tables]
+    for table in tables:
         console.print(table)
         console.print()
     notes = [
@@ -82,10 +82,10 @@ def show_results(results: Tables) -> None:
         "those who share a letter cannot be told apart, for neither is ahead in 95 % of the "
         f"resamples. speed: fewer steps to the target than {REFERENCE}.",
     ]
-    if dropped:
-        notes.append("A wider terminal shows more columns.")
-    if results.table["edge"].any():
+    if results.table["edge"].any() and not cut[1]:
         notes.append("! marks a rate on the edge of those tried.")
+    if any(cut):
+        notes.append("A wider terminal shows more columns.")
     for note in notes:
         console.print(textwrap.fill(note, min(79, console.width - 1)), highlight=False)
 
