@@ -7,7 +7,7 @@ from string import ascii_letters
 import numpy as np
 
 TINY = 1e-12
-# The letters of sixty competitors, and of hundreds.
+# One for each group of ties: the alphabet, and more letters than any comparison needs.
 LETTERS = ascii_letters + "".join(map(chr, range(0x100, 0x250)))
 USABLE = 0.9
 
