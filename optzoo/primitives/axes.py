@@ -6,7 +6,6 @@ Paths and shapes are all that is looked at: nothing here depends on a leaf's num
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeGuard
@@ -21,11 +20,11 @@ from optzoo.primitives.evidence import (
     Seen,
     ancestry,
     gather,
+    in_attention,
     is_vector,
     judge,
     owner_name,
     path_name,
-    plain,
 )
 
 
@@ -207,24 +206,15 @@ def is_convolution(leaf: Seen) -> bool:
     return len(spatial) > 1 and len(set(spatial)) == 1 and not in_attention(leaf.path)
 
 
-_ATTENTION = re.compile(r"\w*(attention|attn|multihead)\w*")
-
-
-def in_attention(path: str) -> bool:
-    """Whether a leaf belongs to attention by the name of a module, or is a projection by its own."""
-    names = map(plain, path.split("/"))
-    return bool(PROJECTION.fullmatch(owner_name(path)) or any(map(_ATTENTION.fullmatch, names)))
-
-
 # What the words of a name say of a layer: which part of attention, and which way it leads.
 _PARTS = {"q", "k", "v", "query", "key", "value", "queries", "keys", "values", "wq", "wk", "wv"}
-_FUSED = {"qkv": 3, "wqkv": 3, "kv": 2, "wkv": 2}
-_READS = {*_PARTS, *_FUSED, "gate", "gating", "up", "wi", "in"}
+_FUSED = {"qkv": {3}, "wqkv": {3}, "kv": {2}, "wkv": {2}, "in": {2, 3}}
+_READS = {*_PARTS, *_FUSED, "gate", "gating", "up", "wi"}
 _WRITES = {"o", "wo", "out", "output", "down", "vec"}
 
 
 def _projection(leaf: Seen) -> Axes:
-    """A kernel of rank 3 and more between the model's width and heads, or several things at once."""
+    """A kernel of rank 3 and more between the model's width and heads, or several in one."""
     rest, sizes = leaf.rest, leaf.sizes
     found = set(leaf.words)
     reads, writes = bool(found & _READS), bool(found & _WRITES)
@@ -241,7 +231,7 @@ def _projection(leaf: Seen) -> Axes:
         return Axes(inputs, (rest[written],), leaf.stacked)
     elif places and places[-1] == len(sizes) - 1:
         reading = list(range(len(sizes) - 1))
-    elif places:
+    elif named or (places and in_attention(leaf.path)):
         reading = places[:1]
     elif PROJECTION.fullmatch(owner_name(leaf.path)):
         reading = [0]
@@ -258,18 +248,14 @@ def _projection(leaf: Seen) -> Axes:
 def _fused_axis(leaf: Seen, place: int) -> tuple[int, ...]:
     """The axis that counts what is fused in a projection that reads at `place`: 2 or 3."""
     parts = [word for word in leaf.words if word in _PARTS]
-    fused = next((_FUSED[word] for word in leaf.words if word in _FUSED), len(parts) or 2)
-    if fused == 1:
-        return ()
-    at = 0 if place else 1
-    size, last = leaf.sizes[at], len(leaf.sizes) - 1
-    if place:
-        return leaf.rest[:1] if size in (2, 3) else ()
-    return leaf.rest[1:2] if size == fused and at < last else ()
+    counts = next((_FUSED[word] for word in leaf.words if word in _FUSED), {len(parts) or 2})
+    at, counts = (0, {2, 3}) if place and counts != {1} else (1, counts - {1})
+    axis = leaf.rest[at]
+    return (axis,) if leaf.sizes[at] in counts and leaf.names[axis] in (None, "qkv") else ()
 
 
 def axes_reader(axes: AxesLike, tree: Tree) -> Callable[[str, Any], Axes | None]:
-    """The function of path and leaf that `axes` stands for; its results fit the leaves of `tree`."""
+    """The function of path and leaf that `axes` stands for; its results fit those of `tree`."""
     if axes is None or axes is flax_axes or axes is torch_axes:
         seen = gather(tree)
         read_axes = _torch_axes if axes is torch_axes else _flax_axes

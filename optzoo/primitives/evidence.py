@@ -137,14 +137,15 @@ def layer_key(path: str) -> tuple[str, str]:
 def owner_name(path: str, *, raw: bool = False) -> str:
     """The name that says what a leaf is: its module's where its own is just "kernel"."""
     module, name = own_name(path)
-    if module and plain(name) in ("kernel", "weight", "weights", "w"):
+    if module and plain(name) in KERNELS:
         name = module.rpartition("/")[2]
     return name if raw else plain(name)
 
 
+KERNELS = ("kernel", "weight", "weights", "w")
 # Names are compared in lower case, without underscores and final digits: Embed_0 is "embed".
 _BIAS = re.compile(r"\w*bias(es)?|b|beta|offset")
-_KIND = re.compile(r"kernel|weights?|bias(es)?|scale|gamma|beta|offset|^[wWb](?=_?\d*$)")
+_KIND = re.compile(r"kernel|weights?|bias(es)?|scale|gamma|beta|offset|(^|_)[wWb](?=_?\d*$)")
 _SCALE = re.compile(r"\w*scale|gamma")
 _NORM = re.compile(r"\w*norm|\w*ln|ln\w?|bn\w?|\w*bn")
 _QUERY_NORM = re.compile(r"\w*(q|k|query|key)(layer)?(norm|ln)\w*")
@@ -154,6 +155,15 @@ _LIFTED = re.compile(r"(?:(?:Scan|Vmap|Checkpoint|Remat)(?=[A-Z]))+")
 _STACK = re.compile(r"(\w*_)?(layers|blocks|experts)|(scan|stacked)\w*|expert")
 _INDEX = re.compile(r"\d+|(layer|block|expert)s?_?\d+")
 _STACKED_AXIS = re.compile(r"layers?|blocks?|stack(ed)?|scan|stages?|exp(ert)?s?|ensemble")
+
+
+_ATTENTION = re.compile(r"\w*(attention|attn|multihead)\w*")
+
+
+def in_attention(path: str) -> bool:
+    """Whether a module's name puts a leaf into attention, or its own makes it a projection."""
+    names = map(plain, path.split("/"))
+    return bool(PROJECTION.fullmatch(owner_name(path)) or any(map(_ATTENTION.fullmatch, names)))
 
 
 def is_vector(path: str, ndim: int) -> bool:
@@ -183,15 +193,19 @@ class _Tree:
         self.biases = {
             layer_key(path): path
             for path in self.leaves
-            if _BIAS.fullmatch(plain(own_name(path)[1]))
+            if _BIAS.fullmatch(plain(own_name(path)[1])) or self.is_beside(path)
         }
         self.norms = {path for path in self.leaves if self.is_norm(path)}
         self.vectors = {path for path in self.leaves if is_vector(path, len(self.rest[path]))}
-        self.vectors |= self.norms
+        self.vectors |= self.norms.union(self.biases.values())
 
     def sizes(self, path: str) -> tuple[int, ...]:
         shape, _ = self.leaves[path]
         return tuple(shape[axis] for axis in self.rest[path])
+
+    def is_beside(self, path: str) -> bool:
+        """Whether a leaf called x_b is the bias of another one called x_w."""
+        return path.endswith("_b") and f"{path[:-1]}w" in self.leaves
 
     def is_norm(self, path: str) -> bool:
         """A norm has a scale named so, or a weight that has the shape of its bias."""
@@ -199,7 +213,7 @@ class _Tree:
         shape, _ = self.leaves[path]
         if _SCALE.fullmatch(plain(name)):
             return len(shape) > 0
-        if plain(name) not in ("weight", "w") or not shape:
+        if plain(name) not in KERNELS or not shape:
             return False
         bias = self.biases.get(layer_key(path))
         alike = bias is not None and self.leaves[bias][0] == shape
@@ -313,6 +327,7 @@ class _Tree:
 
     def conclusions(self) -> dict[str, Seen]:
         widths = self.widths()
+        key = widths.__getitem__
         votes: dict[str, Counter[bool]] = defaultdict(Counter)
         for path in self.leaves:
             sizes, bias = self.sizes(path), self.bias(path)
@@ -325,7 +340,7 @@ class _Tree:
             shape, names = self.leaves[path]
             rest, sizes = tuple(self.rest[path]), self.sizes(path)
             vote = next((votes[owner] for owner in ancestry(path) if owner in votes), None)
-            width = max((size for size in sizes if size in widths), key=widths.get, default=None)
+            width = max((size for size in sizes if size in widths), key=key, default=None)
             return Seen(
                 path,
                 shape,
@@ -335,7 +350,7 @@ class _Tree:
                 rest,
                 self.bias(path),
                 width,
-                None if vote is None else vote[True] > vote[False],
+                None if vote is None or not _is_kernel(path) else vote[True] > vote[False],
             )
 
         return {path: conclude(path) for path in self.leaves}
@@ -351,22 +366,28 @@ class _Tree:
         return {size: (often, size) for size, often in count.items()}
 
 
+def _is_kernel(path: str) -> bool:
+    """Whether a leaf is called so, which an embedding's table is not."""
+    return plain(own_name(path)[1]) in KERNELS
+
+
 def _explains(proof: str, owner: str, experts: bool) -> bool:
     """Whether a proven stack is the one that a module's name tells of."""
-    if experts:
-        return f"{proof}/".startswith(f"{owner}/")
-    return f"{proof}/".startswith(f"{owner}/") or not proof or f"{owner}/".startswith(f"{proof}/")
+    inside = f"{proof}/".startswith(f"{owner}/")
+    return inside or (not experts and (not proof or owner.startswith(f"{proof}/")))
 
 
 def _stacks_by_name(path: str) -> Iterator[tuple[str, int, bool]]:
     """Modules on the way to a leaf that are stacks by name, how often, and if of experts."""
-    _, name = own_name(path)
-    owner = ""
+    owner, mixture = "", ""
     for module, child in pairwise(path.split("/")):
         owner = f"{owner}/{module}" if owner else module
         if lifted := _LIFTED.match(module):
             yield owner, len(re.findall("Scan|Vmap", lifted[0])), False
         elif _STACK.fullmatch(module) and not _INDEX.fullmatch(child):
             yield owner, 1, "expert" in module
-        elif "moe" in module.lower() and child == name and owner_name(path) == plain(name):
-            yield owner, 1, True
+            mixture = "" if "expert" in module else mixture
+        elif "moe" in module.lower() and not in_attention(path):
+            mixture = owner
+    if mixture:
+        yield mixture, 1, True

@@ -5,8 +5,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from optzoo.primitives.axes import Axes, in_attention
-from optzoo.primitives.evidence import Seen, layer_key, own_name, owner_name, plain, words
+from optzoo.primitives.axes import Axes
+from optzoo.primitives.evidence import (
+    KERNELS,
+    Seen,
+    in_attention,
+    layer_key,
+    own_name,
+    owner_name,
+    plain,
+    words,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Layer:
     @property
     def _family(self) -> tuple[str, str, int]:
         scope, name = own_name(self.path)
-        if plain(name) in ("kernel", "weight", "w", "") and not re.search(r"\d", name):
+        if plain(name) in (*KERNELS, "") and not re.search(r"\d", name):
             scope, _, name = scope.rpartition("/")
         elif name.isdigit() and scope.rpartition("/")[2].isdigit():
             # A list of lists or tuples: the inner index tells weight from bias.
@@ -68,17 +77,15 @@ _LAST = re.compile(
     r"out|\w*outputs?|(conv|fc)?(output|out|final|last)(layer|dense|linear|proj|projection|conv)?"
 )
 _EMBEDDING = re.compile(r"\w*embed\w*|\w*emb|wte|wpe|pos|posenc|position(?!wise)\w*|cls|\w*tokens?")
-_TABLE = re.compile(
-    r"\w*table|\w*(code|queries|probes?|latents?|prompts?|slots?)|code(book|vector)s?"
-)
+_TABLE = re.compile(r"\w*(table|queries|probes?|latents?|prompts?|slots?)|code(books?|vectors?)")
 _POSITION = re.compile("pos|wpe")
 _MAKES_TABLE = re.compile(
     r"\w*(project|proj|projection|mappingin|mapping|linear|dense|fc|mlp|layer)"
 )
-_ROUTER = re.compile(r"\w*router")
+_ROUTER = re.compile(r"\w*router\w*")
 _STATE_SPACE = re.compile(r"[ABCDP](_?(log|re|im|real|imag))?|Lambda\w*|log_step|log_dt|dt_bias")
 _GENERIC = re.compile(
-    r"|w|weight|kernel|(dense|linear|lin|fc|fullyconnected|hidden|layers?|projection|affine)"
+    r"|w|weights?|kernel|dense|linear|lin|fc|hidden|layers?|proj|projection|affine|decoder"
 )
 
 
@@ -86,7 +93,7 @@ def obstacles(layers: list[Layer]) -> dict[str, str]:
     """Why each leaf is no matrix to orthogonalise, by path; empty where it is one."""
     why = {layer.path: _obstacle(layer) for layer in layers}
     for layer in _hidden_in_heads(layers, why):
-        why[layer.path] = ""
+        why[layer.path] = _obstacle(layer, in_head=True)
     tied = _shapes_of_heads(layers, why)
     for layer in layers:
         if layer.axes is not None and (layer.scope, layer.fans) in tied:
@@ -96,8 +103,8 @@ def obstacles(layers: list[Layer]) -> dict[str, str]:
     return why
 
 
-def _obstacle(layer: Layer) -> str:
-    """Why a leaf is no matrix, as far as names and its own shape tell."""
+def _obstacle(layer: Layer, *, in_head: bool = False) -> str:
+    """Why a leaf is no matrix, as far as names and its own shape tell; heads may have layers."""
     seen, axes = layer.seen, layer.axes
     if axes is None:
         return "vector or scalar" if seen.vector else "no matrix by its axes"
@@ -109,13 +116,13 @@ def _obstacle(layer: Layer) -> str:
         return "output head" if seen.names.index("vocab") in axes.output else "embedding"
     if top_level and _LAST.fullmatch(owner):
         return "output head"
-    if not in_attention(seen.path) and any(map(_HEAD.fullmatch, near)):
+    if not in_head and not in_attention(seen.path) and any(map(_HEAD.fullmatch, near)):
         return "output head"
     if any(map(_EMBEDDING.fullmatch, near)) and not _reads_no_table(layer):
         return "embedding"
     if plain(own) == owner and (_TABLE.fullmatch(owner) or "pos" in words(own)):
         return "embedding"
-    if any(map(_ROUTER.fullmatch, near)):
+    if any(map(_ROUTER.fullmatch, names[-4:])):
         return "router"
     # A bare "gate" is a router among experts, but half of a SwiGLU layer where it widens.
     if owner == "gate" and (columns < rows or any(map(_EXPERTS.fullmatch, names))):
@@ -182,40 +189,42 @@ def _shapes_of_heads(layers: list[Layer], why: dict[str, str]) -> set[tuple[str,
 
 def _last_layers(layers: list[Layer], why: dict[str, str]) -> Iterator[Layer]:
     """Layers near the top, named like any, whose outputs no other leaf makes or reads."""
-    makers, readers, families = defaultdict(set), defaultdict(set), defaultdict(list)
+    makers: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    readers: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    whole: set[tuple[int, tuple[str, str]]] = set()
+    families: dict[tuple[str, str], list[Layer]] = defaultdict(list)
     for layer in layers:
-        if layer.axes is None:
-            outputs = set(layer.seen.shape)
-        else:
+        outputs = set(layer.seen.shape)
+        if layer.axes is not None:
             shape = layer.seen.shape
             rows, columns = layer.fans
             outputs = {columns, *(shape[axis] for axis in layer.axes.output)}
             for size in (rows, *(shape[axis] for axis in layer.axes.input)):
                 readers[size].add(layer.family)
+            whole.add((rows, layer.family))
             families[layer.family].append(layer)
         for size in outputs:
             makers[size].add(layer_key(layer.path))
     headed = {layer.scope for layer in layers if why[layer.path] == "output head"}
-    company = sum(map(len, families.values())) > 1
-    for family, members in families.items():
-        scope, name = family
-        if not company or scope in headed or not _GENERIC.fullmatch(plain(name)):
+    several = sum(map(len, families.values())) > 1
+
+    def ends(layer: Layer) -> bool:
+        columns = layer.fans[1]
+        # Gates and cells read their layers' outputs in two to four parts.
+        parts = [columns // count for count in (2, 3, 4) if columns % count == 0]
+        read = readers[columns] - {layer.family} and "decoder" not in words(layer.path)
+        fused = any(size in parts and family != layer.family for size, family in whole)
+        return makers[columns] == {layer_key(layer.path)} and not read and not fused
+
+    for (scope, name), members in families.items():
+        if not several or scope in headed or not _GENERIC.fullmatch(plain(name)):
             continue
         members = sorted(members, key=lambda layer: layer.number)
         for layer, after in zip(members, [*members[1:], None], strict=True):
-            columns = layer.fans[1]
             # The next one may begin another branch, which reads what the first one read.
-            last = after is None or members[0].fans[0] == after.fans[0] != columns
-            unread = readers[columns] <= {family} or "decoder" in words(layer.path)
-            if (
-                last
-                and unread
-                and makers[columns] == {layer_key(layer.path)}
-                and not why[layer.path]
-                and len(layer.seen.shape) == 2
-                and _depth(layer) <= 3
-                and not in_attention(layer.path)
-            ):
+            last = after is None or members[0].fans[0] == after.fans[0] != layer.fans[1]
+            plainly = len(layer.seen.shape) == 2 and not in_attention(layer.path)
+            if last and plainly and not why[layer.path] and _depth(layer) <= 3 and ends(layer):
                 yield layer
 
 
