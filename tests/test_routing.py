@@ -66,7 +66,8 @@ def test_every_leaf_of_a_real_model_goes_where_it_belongs(file):
     [
         # A second axis of a norm proves a stack; without it, conventions of names hold.
         ("b/w/kernel", {"b/w/kernel": (3, 4, 5), "b/norm/scale": (3, 4)}, Axes((1,), (2,), (0,))),
-        ("b/w/kernel", {"b/w/kernel": (4, 3, 5), "b/o": (5, 3, 4), "b/norm/scale": (4, 3)}, STACKED),
+        ("b/w/kernel", {"b/w/kernel": (4, 3, 5), "b/o": (5, 3, 4), "b/norm/scale": (4, 3)},
+         STACKED),
         ("layers/conv/kernel", {"layers/conv/kernel": (3, 4, 5), "layers/conv/bias": (5,)},
          Axes((0, 1), (2,))),
         ("b/w/kernel", {"b/w/kernel": (2, 3, 4, 5), "b/norm/scale": (2, 3, 4)},

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from optzoo.primitives.axes import Axes
 from optzoo.primitives.evidence import (
@@ -29,14 +30,14 @@ class Layer:
     def path(self) -> str:
         return self.seen.path
 
-    @property
+    @cached_property
     def fans(self) -> tuple[int, int]:
         """How many inputs and outputs its matrix has."""
         assert self.axes is not None
         rows, columns = self.axes.matrix_shape(self.seen.shape)[-2:]
         return rows, columns
 
-    @property
+    @cached_property
     def module(self) -> str:
         return own_name(self.path)[0]
 
@@ -58,7 +59,7 @@ class Layer:
     def number(self) -> int:
         return self._family[2]
 
-    @property
+    @cached_property
     def _family(self) -> tuple[str, str, int]:
         scope, name = own_name(self.path)
         if plain(name) in (*KERNELS, "") and not re.search(r"\d", name):
