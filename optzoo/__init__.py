@@ -20,7 +20,10 @@ from optzoo.primitives.combine import (
     parameters as parameters,
 )
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
-from optzoo.primitives.labels import matrix_labels as matrix_labels
+from optzoo.primitives.labels import (
+    RoutingWarning as RoutingWarning,
+    matrix_labels as matrix_labels,
+)
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
     orthogonalize as orthogonalize,

@@ -41,7 +41,8 @@ def describe(
     Returns:
       One line a leaf: path, shape, dtype, group, the matrix it is seen as (in × out, with the
       number of stacked matrices in front), bytes of state, and the reason for its group; then
-      one line a group. Where the state contradicts the reason, the reason reads "overruled".
+      one line a group. Where the state contradicts the reason, the reason reads "overruled";
+      a question mark behind it is followed by what was assumed of the axes without proof.
     """
     found = routes(params, axes, include, exclude)
     held = [_Held({route.label}) for route in found] if tx is None else _holdings(tx, params)
@@ -108,7 +109,9 @@ def _reason(route: Route, group: str) -> str:
     """Why a leaf is in its group; only matrix_labels' own groups have reasons."""
     if group not in ("matrix", "other"):
         return ""
-    return route.reason if group == route.label else "overruled"
+    if group != route.label:
+        return "overruled"
+    return f"{route.reason}? {route.doubt}" if route.doubt else route.reason
 
 
 def _totals(found: list[Route], groups: list[str], held: list[_Held]) -> list[str]:

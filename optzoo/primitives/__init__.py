@@ -38,7 +38,10 @@ from optzoo.primitives.directions import (
     take_sign as take_sign,
 )
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
-from optzoo.primitives.labels import matrix_labels as matrix_labels
+from optzoo.primitives.labels import (
+    RoutingWarning as RoutingWarning,
+    matrix_labels as matrix_labels,
+)
 from optzoo.primitives.moments import (
     adam as adam,
     debias as debias,

@@ -2,7 +2,7 @@
 
 import optax
 
-from optzoo.primitives.axes import AxesLike
+from optzoo.primitives.axes import AxesLike, AxesOf
 from optzoo.primitives.base import (
     Decay,
     DType,
@@ -130,29 +130,33 @@ def adago(
       Zhang et al. 2025, arXiv 2509.02981; no official code is public, so this follows the paper's
       algorithm box, with Newton–Schulz for the direction as in its experiments.
     """
-    steps = scale_by_adago(
-        learning_rate,
-        momentum=momentum,
-        nesterov=nesterov,
-        gamma=gamma,
-        eps=eps,
-        v0=v0,
-        orthogonalizer=orthogonalizer,
-        scale=scale,
-        axes=axes,
-        mu_dtype=mu_dtype,
-    )
     decay = optax.chain(
         only(mask, parameters),
         optax.scale(weight_decay),
         optax.scale_by_learning_rate(learning_rate, flip_sign=False),
     )
-    decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
+
+    def matrices(known: AxesOf) -> optax.GradientTransformation:
+        steps = scale_by_adago(
+            learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            gamma=gamma,
+            eps=eps,
+            v0=v0,
+            orthogonalizer=orthogonalizer,
+            scale=scale,
+            axes=known,
+            mu_dtype=mu_dtype,
+        )
+        decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
+        return optax.chain(decayed, optax.scale(-1.0))
+
     adam_rest = optax.chain(
         adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.006))
     )
     return split_matrices(
-        optax.chain(decayed, optax.scale(-1.0)),
+        matrices,
         adam_rest if rest is None else rest,
         axes=axes,
         include=include,

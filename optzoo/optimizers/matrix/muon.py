@@ -4,7 +4,7 @@ from typing import Literal
 
 import optax
 
-from optzoo.primitives.axes import AxesLike
+from optzoo.primitives.axes import AxesLike, AxesOf
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
 from optzoo.primitives.labels import Selection
 from optzoo.primitives.moments import adam, ema, momentum as heavy_ball
@@ -128,19 +128,22 @@ def muon(
       iterates in bfloat16: `orthogonalizer=newton_schulz(dtype=jnp.bfloat16)`. Moonlight: Liu et
       al. 2025, arXiv 2502.16982.
     """
-    matrices = optax.chain(
-        scale_by_muon(
-            momentum=momentum,
-            nesterov=nesterov,
-            momentum_form=momentum_form,
-            orthogonalizer=orthogonalizer,
-            scale=scale,
-            axes=axes,
-            mu_dtype=mu_dtype,
-        ),
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
-    )
+
+    def matrices(known: AxesOf) -> optax.GradientTransformation:
+        return optax.chain(
+            scale_by_muon(
+                momentum=momentum,
+                nesterov=nesterov,
+                momentum_form=momentum_form,
+                orthogonalizer=orthogonalizer,
+                scale=scale,
+                axes=known,
+                mu_dtype=mu_dtype,
+            ),
+            optax.add_decayed_weights(weight_decay, mask),
+            optax.scale_by_learning_rate(learning_rate),
+        )
+
     adam_rest = optax.chain(
         adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.015))
     )
