@@ -1,6 +1,5 @@
 """Runs a comparison: every optimizer on every problem, through the store."""
 
-import operator
 import os
 import platform
 import time
@@ -103,8 +102,8 @@ def run(
         `jax.pure_callback`; its runs are repeated every time.
     """
     grid = lrs if isinstance(lrs, Grid) else DEFAULT if lrs is None else Grid.of(list(lrs))
-    seeds = _whole("seeds", seeds)
-    steps = None if steps is None else _whole("steps", steps)
+    seeds = select.whole("seeds", seeds)
+    steps = None if steps is None else select.whole("steps", steps)
     rules = contestants(select.optimizers(optimizers), schedules, weight_decay)
     tasks = select.problems(problems)
     for name, problem in tasks.items():
@@ -255,16 +254,6 @@ class _Fill:
         """The rate with the lowest mean final validation loss; divergence is infinitely bad."""
         means = self._losses(rates).mean(axis=1)
         return rates[int(np.argmin(np.where(np.isnan(means), np.inf, means)))]
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise UserError(f"{name} must be a whole number, not {value!r}") from error
-    if number < 1:
-        raise UserError(f"{name} must be at least 1, not {number}")
-    return number
 
 
 def _store_path(out: str | Path | None) -> Path | None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, count
 from typing import Any
 
 import jax
@@ -28,8 +30,8 @@ def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, E
     """The optimizers to compare, by name.
 
     Args:
-      wanted: names, "package.module:factory" or factories `f(learning_rate, ...)`; None for the
-        registry and the baselines.
+      wanted: names, "package.module:factory" or factories `f(learning_rate, ...)`, of which those
+        whose name is taken get a number; None for the registry and the baselines.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported, or an empty list.
@@ -38,13 +40,15 @@ def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, E
     if wanted is None:
         return known
     chosen: dict[str, Entry] = {}
-    for item in wanted:
-        if isinstance(item, str) and ":" not in item:
-            chosen[item] = _named("optimizer", item, known)
-        elif isinstance(item, str):
+    items = list(wanted)
+    own = _named_apart("optimizer", items, [item for item in items if isinstance(item, str)])
+    for item in items:
+        if not isinstance(item, str):
+            chosen[own[id(item)]] = _entry(repr(item), item)
+        elif ":" in item:
             chosen[item] = _entry(item, _load("optimizer", item))
         else:
-            chosen[getattr(item, "__name__", repr(item))] = _entry(repr(item), item)
+            chosen[item] = _named("optimizer", item, known)
     return _some("optimizer", chosen)
 
 
@@ -54,8 +58,9 @@ def problems(
     """The problems to compare on, by name.
 
     Args:
-      wanted: names, groups, "package.module:problem", problems, or functions that return one; "all"
-        is a group, too. None for the default ones.
+      wanted: names, groups, "package.module:problem", problems, or functions that return one, of
+        which those whose name is taken get a number; "all" is a group, too. None for the default
+        ones.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported or is no problem, or an
@@ -67,14 +72,17 @@ def problems(
     if wanted is None:
         wanted = [declared.name for declared in PROBLEMS.values() if declared.default]
     chosen: dict[str, Problem] = {}
-    for item in wanted:
+    items = list(wanted)
+    given = [item for item in items if isinstance(item, str)]
+    own = _named_apart("problem", items, [n for item in given for n in groups.get(item, [item])])
+    for item in items:
         if isinstance(item, str) and ":" in item:
             chosen[item] = _problem(item, _load("problem", item))
         elif isinstance(item, str):
             names = groups.get(item) or [_named("problem", item, {**PROBLEMS, **groups}).name]
             chosen.update({name: PROBLEMS[name]() for name in names})
         else:
-            name = getattr(item, "__name__", "") or getattr(item, "name", "") or "problem"
+            name = own[id(item)]
             chosen[name] = _problem(name, item)
     return _some("problem", chosen)
 
@@ -93,10 +101,12 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
         value, gradients = jax.value_and_grad(problem.loss)(params, batch)
         reports = [problem.evaluate(params, split) for split in SPLITS]
         seen = problem.observe(params, params, batch) if problem.observe else {}
-        return params, value, gradients, reports, seen
+        flat = {"point": jnp.zeros(2)}
+        heights = problem.evaluate(flat, SPLITS[0]) if problem.box else {}
+        return params, value, gradients, reports, seen, heights
 
     try:
-        params, value, gradients, reports, seen = jax.eval_shape(start, jax.random.key(0))
+        params, value, gradients, reports, seen, heights = jax.eval_shape(start, jax.random.key(0))
         for report in reports:
             if not isinstance(report, dict) or "loss" not in report:
                 raise TypeError('evaluate must return a dictionary with the entry "loss"')
@@ -106,13 +116,20 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
             raise TypeError("observe must return a dictionary of scalars")
         if names := seen.keys() & reports[0].keys():
             raise TypeError(f"observe and evaluate both report {min(names)!r}")
+        if problem.box and not {"x", "y"} <= heights.keys():
+            raise TypeError('with a box, evaluate must report "x" and "y"')
     except Exception as error:
         raise UserError(f"problem {problem_name!r} cannot be traced: {one_line(error)}") from error
 
     def first(key):
         return problem.evaluate(problem.init(key), SPLITS[0])["loss"]
 
-    loss = float(jax.jit(first, compiler_options=compiler_options())(jax.random.key(0)))
+    try:
+        loss = float(jax.jit(first, compiler_options=compiler_options())(jax.random.key(0)))
+    except Exception as error:
+        raise UserError(
+            f"problem {problem_name!r} cannot be evaluated: {one_line(error)}"
+        ) from error
     if not math.isfinite(loss):
         raise UserError(f"problem {problem_name!r} starts at a loss of {loss:g}")
 
@@ -137,6 +154,21 @@ def _named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         return registry.named(kind, name, known)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _named_apart(kind: str, items: Iterable[Any], taken: Iterable[str]) -> dict[int, str]:
+    """id -> name of the objects among the items, no name of them twice or among those taken."""
+    names: dict[int, str] = {}
+    for item in items:
+        if isinstance(item, str) or id(item) in names:
+            continue
+        # Of `functools.partial` it is the function that has a name.
+        named = [getattr(item, "__name__", ""), getattr(item, "name", "")]
+        named += [getattr(getattr(item, "func", None), "__name__", ""), kind]
+        name = next(filter(None, named))
+        numbered = chain([name], (f"{name} ({number})" for number in count(2)))
+        names[id(item)] = next(n for n in numbered if n not in {*taken, *names.values()})
+    return names
 
 
 def _some(kind: str, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -171,4 +203,32 @@ def _problem(path: str, found: Any) -> Problem:
             raise UserError(f"problem {path!r} cannot be built: {one_line(error)}") from error
     if not isinstance(found, Problem):
         raise UserError(f"problem {path!r} is a {type(found).__name__}, not an optzoo Problem")
-    return dataclasses.replace(found, name=path)
+    target, box = found.target, found.box
+    if not _is_number(target):
+        raise UserError(f"problem {path!r}: target must be a number, not {target!r}")
+    if box is not None and not (len(box) == 4 and all(map(_is_number, box))):
+        raise UserError(f"problem {path!r}: box must be four numbers, not {box!r}")
+    steps = whole(f"problem {path!r}: steps", found.steps)
+    return dataclasses.replace(found, name=path, target=float(target), steps=steps)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
+
+
+def whole(name: str, value: Any) -> int:
+    """A count that somebody gave as `name`.
+
+    Raises:
+      UserError: if it is no whole number from 1 up.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise UserError(f"{name} must be a whole number, not {value!r}") from error
+    if number < 1:
+        raise UserError(f"{name} must be at least 1, not {number}")
+    return number
