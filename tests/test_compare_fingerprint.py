@@ -20,8 +20,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 from optzoo.compare import run
 from optzoo.compare.errors import NotReused
-from optzoo.compare.keep import fingerprint as module
-from optzoo.compare.keep.fingerprint import fingerprint
+from optzoo.compare.work import fingerprint as module
+from optzoo.compare.work.fingerprint import fingerprint
 from optzoo.problems import Problem
 
 X = jax.ShapeDtypeStruct((2,), "float32")

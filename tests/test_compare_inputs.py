@@ -53,7 +53,7 @@ def test_equal_names_get_numbers():
     second = lambda learning_rate: optax.sign_sgd(learning_rate)  # noqa: E731
     rules = [adamp, "adamp", first, second, functools.partial(adamp), first]
     results = compare(rules, [BOWL, dataclasses.replace(BOWL, steps=4)])
-    names = ["adamp (2)", "adamp", "<lambda>", "<lambda> (2)", "adamp (3)"]
+    names = ["adamp", "adamp (2)", "<lambda>", "<lambda> (2)", "adamp (3)"]
     assert results.about["optimizers"] == names
     assert list(results.about["problems"]) == ["problem", "problem (2)"]
     assert len(results.grids) == 2 * len(names)

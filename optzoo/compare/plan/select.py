@@ -11,44 +11,49 @@ import jax
 import jax.numpy as jnp
 
 import optzoo
-from optzoo import plugins, registry
+from optzoo import compose, plugins, registry
 from optzoo.compare.errors import UserError
 from optzoo.compare.machine import compiler_options
-from optzoo.compare.plan.baselines import BASELINES, unpublished
+from optzoo.compare.plan.baselines import BASELINES
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.plugins import one_line
 from optzoo.problems import PROBLEMS, Problem
-from optzoo.registry import Entry
+from optzoo.registry import Entry, unpublished
 
 
 def all_optimizers() -> dict[str, Entry]:
     """The registry and the baselines, by name."""
-    return {**optzoo.REGISTRY, **BASELINES}
+    return {**optzoo.REGISTRY.optimizers, **BASELINES}
 
 
 def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Entry]:
     """The optimizers to compare, by name.
 
     Args:
-      wanted: names, "package.module:factory" or factories `f(learning_rate, ...)`, of which those
-        whose name is taken get a number; None for the registry and the baselines.
+      wanted: what `optzoo.build` reads, families, "baselines" and "all", which is the registry and
+        the baselines; or factories `f(learning_rate, ...)`, of which those whose name is taken get
+        a number. None for those declared as default.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported, or an empty list.
     """
     known = all_optimizers()
     if wanted is None:
-        return known
+        return {name: entry for name, entry in known.items() if entry.default}
+    families = optzoo.REGISTRY.optimizers.families
+    groups: dict[str, Mapping[str, Entry]] = {**families, "baselines": BASELINES, "all": known}
     chosen: dict[str, Entry] = {}
-    items = list(wanted)
-    own = _named_apart("optimizer", items, [item for item in items if isinstance(item, str)])
-    for item in items:
+    own = list[Any]()
+    for item in wanted:
         if not isinstance(item, str):
-            chosen[own[id(item)]] = _entry(repr(item), item)
-        elif ":" in item:
-            chosen[item] = _entry(item, _load("optimizer", item))
+            own.append(item)
+        elif item in groups:
+            chosen.update(groups[item])
         else:
-            chosen[item] = _named("optimizer", item, known)
+            entry = _composed(item, {**known, **groups})
+            chosen[entry.name] = entry
+    for name, item in _named_apart("optimizer", own, chosen).items():
+        chosen[name] = _entry(repr(item), item)
     return _some("optimizer", chosen)
 
 
@@ -72,18 +77,17 @@ def problems(
     if wanted is None:
         wanted = [declared.name for declared in PROBLEMS.values() if declared.default]
     chosen: dict[str, Problem] = {}
-    items = list(wanted)
-    given = [item for item in items if isinstance(item, str)]
-    own = _named_apart("problem", items, [n for item in given for n in groups.get(item, [item])])
-    for item in items:
-        if isinstance(item, str) and ":" in item:
+    own = list[Any]()
+    for item in wanted:
+        if not isinstance(item, str):
+            own.append(item)
+        elif ":" in item:
             chosen[item] = _problem(item, _load("problem", item))
-        elif isinstance(item, str):
+        else:
             names = groups.get(item) or [_named("problem", item, {**PROBLEMS, **groups}).name]
             chosen.update({name: PROBLEMS[name]() for name in names})
-        else:
-            name = own[id(item)]
-            chosen[name] = _problem(name, item)
+    for name, item in _named_apart("problem", own, chosen).items():
+        chosen[name] = _problem(name, item)
     return _some("problem", chosen)
 
 
@@ -98,15 +102,15 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
     def start(key):
         params = problem.init(key)
         batch = problem.draw(key, jnp.asarray(0, "int32"))
-        value, gradients = jax.value_and_grad(problem.loss)(params, batch)
+        problem.differentiate(params, batch)
         reports = [problem.evaluate(params, split) for split in SPLITS]
         seen = problem.observe(params, params, batch) if problem.observe else {}
         flat = {"point": jnp.zeros(2)}
         heights = problem.evaluate(flat, SPLITS[0]) if problem.box else {}
-        return params, value, gradients, reports, seen, heights
+        return params, batch, reports, seen, heights
 
     try:
-        params, value, gradients, reports, seen, heights = jax.eval_shape(start, jax.random.key(0))
+        params, batch, reports, seen, heights = jax.eval_shape(start, jax.random.key(0))
         for report in reports:
             if not isinstance(report, dict) or "loss" not in report:
                 raise TypeError('evaluate must return a dictionary with the entry "loss"')
@@ -135,13 +139,14 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
 
     for name, contestant in rules.items():
 
-        def step(learning_rate, params, value, gradients, contestant=contestant):
+        def step(learning_rate, params, batch, contestant=contestant):
             rule = contestant.build(learning_rate, steps)
-            return rule.update(gradients, rule.init(params), params, value=value)
+            gradients, extra = problem.differentiate(params, batch)
+            return rule.update(gradients, rule.init(params), params, **extra)
 
         rate = jax.ShapeDtypeStruct((), "float32")
         try:
-            jax.eval_shape(step, rate, params, value, gradients)
+            jax.eval_shape(step, rate, params, batch)
         except Exception as error:
             raise UserError(f"optimizer {name!r} on {problem_name!r}: {one_line(error)}") from error
 
@@ -156,19 +161,30 @@ def _named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         raise UserError(str(error)) from error
 
 
-def _named_apart(kind: str, items: Iterable[Any], taken: Iterable[str]) -> dict[int, str]:
-    """id -> name of the objects among the items, no name of them twice or among those taken."""
-    names: dict[int, str] = {}
+def _named_apart(kind: str, items: Iterable[Any], taken: Iterable[str]) -> dict[str, Any]:
+    """Objects by name, each once, no two under one name and none under a name that is taken."""
+    named: dict[str, Any] = {}
     for item in items:
-        if isinstance(item, str) or id(item) in names:
+        if any(item is other for other in named.values()):
             continue
         # Of `functools.partial` it is the function that has a name.
-        named = [getattr(item, "__name__", ""), getattr(item, "name", "")]
-        named += [getattr(getattr(item, "func", None), "__name__", ""), kind]
-        name = next(filter(None, named))
+        names = [getattr(item, "__name__", ""), getattr(item, "name", "")]
+        name = next(
+            filter(None, [*names, getattr(getattr(item, "func", None), "__name__", "")]), kind
+        )
         numbered = chain([name], (f"{name} ({number})" for number in count(2)))
-        names[id(item)] = next(n for n in numbered if n not in {*taken, *names.values()})
-    return names
+        named[next(free for free in numbered if free not in {*taken, *named})] = item
+    return named
+
+
+def _composed(text: str, known: Mapping[str, Any]) -> Entry:
+    try:
+        return compose.entry(text)
+    except ValueError as error:
+        # A name alone may have been meant for a group.
+        if text.isidentifier() and text not in optzoo.REGISTRY:
+            _named("optimizer", text, known)
+        raise UserError(str(error)) from error
 
 
 def _some(kind: str, chosen: dict[str, Any]) -> dict[str, Any]:

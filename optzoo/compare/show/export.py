@@ -1,11 +1,11 @@
-"""Results in other programs' formats."""
+"""Tables in other programs' formats."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from optzoo.compare.errors import UserError
-from optzoo.compare.read.results import PAIR, Results
+from optzoo.compare.read.tables import PAIR, Tables
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -15,7 +15,7 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def write(
-    results: Results,
+    results: Tables,
     *,
     csv: Path | None = None,
     parquet: Path | None = None,

@@ -18,9 +18,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, PartitionSpec
 
 import optzoo
-from optzoo.compare.keep.fingerprint import Fingerprint, fingerprint
 from optzoo.compare.machine import agree, available, compiler_options
 from optzoo.compare.plan.contestants import Contestant
+from optzoo.compare.work.fingerprint import Fingerprint, fingerprint
 from optzoo.problems import Problem
 
 CHECKPOINTS = 40
@@ -80,8 +80,8 @@ class Sweep:
 
         def step(count, carry):
             params, state = carry
-            value, gradients = jax.value_and_grad(problem.loss)(params, problem.draw(key, count))
-            updates, state = rule.update(gradients, state, params, value=value)
+            gradients, extra = problem.differentiate(params, problem.draw(key, count))
+            updates, state = rule.update(gradients, state, params, **extra)
             return optax.apply_updates(params, updates), state
 
         def report(params, state, split):
