@@ -272,6 +272,8 @@ def watched(x):
     return x
 
 
+# Whoever holds it may change it at any time.
+REF = jax.new_ref(np.zeros(2, "float32"))
 UNSEEN = {
     "pure_callback": called(jax.pure_callback),
     "io_callback": called(io_callback),
@@ -280,6 +282,7 @@ UNSEEN = {
     "random_seed": own_generator,
     "custom_vmap_call": own_batching,
     "debug_callback": watched,
+    "a captured value": lambda x, ref=REF: x + ref[...],
 }
 
 

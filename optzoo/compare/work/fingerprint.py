@@ -117,7 +117,9 @@ class _Reader:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
             return f"{kind}{self.text(fields, owner)}"
-        if not _is_mark(value) and owner not in DIFFERENTIABLE:
+        if owner != CAPTURED and _is_open(value):
+            return f"{kind}{self.text(vars(value), owner)}"
+        if owner not in DIFFERENTIABLE:
             self.unseen.add(owner)
         return kind
 
@@ -174,11 +176,11 @@ class _Reader:
         return _contents(value)
 
 
-def _is_mark(value: Any) -> bool:
-    """Whether it is an object of JAX's own without any content, such as "unspecified"."""
+def _is_open(value: Any) -> bool:
+    """Whether it is an object of JAX's own that keeps all it has in plain attributes."""
     kind = type(value)
     slots = any("__slots__" in vars(base) for base in kind.__mro__)
-    return kind.__module__.startswith("jax.") and not slots and vars(value) == {}
+    return kind.__module__.startswith("jax.") and not slots and hasattr(value, "__dict__")
 
 
 @cache
