@@ -20,6 +20,7 @@ from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.read import pairing
 from optzoo.compare.read.tables import Tables
 from optzoo.compare.read.verdict import aligned, verdict
+from optzoo.compare.show import export
 from optzoo.compare.show.figures.charts import BY_PROBLEM, OVERALL
 from optzoo.compare.show.figures.form import colours
 from optzoo.compare.show.figures.paths import path_chart
@@ -38,7 +39,7 @@ def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
       UserError: where they cannot be written.
     """
     page, table = Path(folder) / "report.html", Path(folder) / "results.csv"
-    _replace(table, results.frame.to_csv(index=False))
+    _replace(table, export.csv_text(results.frame))
     _replace(page, html(results))
     return page, table
 
@@ -91,7 +92,7 @@ def html(results: Tables, changes: list[list[str]] | None = None) -> str:
         sections="".join(sections),
         protocol=_protocol(results),
         date=escape(results.about["date"]),
-        figures=json.dumps(figures, separators=(",", ":")).replace("</", "<\\/"),
+        figures=json.dumps(figures, separators=(",", ":")).replace("<", "\\u003c"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
     )
 
@@ -298,7 +299,7 @@ def _replace(path: Path, text: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)

@@ -2,21 +2,39 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import NamedTuple
 
 import rich.box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from optzoo.compare.errors import NotReused
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.read.tables import Tables
 from optzoo.compare.read.verdict import aligned
 from optzoo.compare.work.progress import Progress
 
 PLAIN_WIDTH = 200
+ECHO = len("^C") + 1
+
+
+class _Roomy(Bar):
+    """Leaves the end of its line to the ^C that terminals echo, lest it begin another line."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from map(_Short, super().get_renderables())
+
+
+class _Short(NamedTuple):
+    whole: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return console.render(self.whole, options.update_width(options.max_width - ECHO))
 
 
 class Reporter:
@@ -25,18 +43,30 @@ class Reporter:
     def __init__(self, shown: bool = True) -> None:
         self._console = Console(stderr=True, quiet=not shown)
         self._reused = self._computed = 0
-        self._bar = Bar(
-            TextColumn("{task.description}"),
+        self._bar = _Roomy(
+            # Where there is little room, the bar gives way.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("preparing", total=None, left="")
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> "Reporter":
+        self._warnings.__enter__()
+        usual = warnings.showwarning
+
+        def show(message, category, filename, lineno, file=None, line=None):
+            if issubclass(category, NotReused):
+                self._console.out(f"optzoo: {message}", highlight=False)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
         self._bar.start()
         return self
 
@@ -44,6 +74,7 @@ class Reporter:
         self, kind: type[BaseException] | None, _: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        self._warnings.__exit__(None, None, None)
         if kind is None and self._reused:
             runs = f"{self._reused} of {self._reused + self._computed} runs"
             self._console.print(
@@ -55,11 +86,14 @@ class Reporter:
         self._computed += progress.computed
         self._reused += progress.reused
         left = f"{_duration(progress.seconds_left)} left" if progress.seconds_left else ""
+        label = Text(progress.label)
+        counts = f" - {progress.total}/{progress.total} {left}"
+        label.truncate(max(1, self._console.width - ECHO - len(counts)), overflow="ellipsis")
         self._bar.update(
             self._task,
             total=progress.total,
             completed=progress.done,
-            description=progress.label,
+            description=label.plain,
             left=left,
         )
         if not self._console.is_terminal:
