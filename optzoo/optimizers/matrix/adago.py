@@ -10,10 +10,10 @@ from optzoo.primitives.base import (
     Mask,
     NonNegative,
     Positive,
-    is_zero,
     transformation,
 )
-from optzoo.primitives.combine import add, merge_leaves, multiply, only, parameters
+from optzoo.primitives.combine import add, merge_leaves, multiply
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.labels import Selection
 from optzoo.primitives.moments import adam, ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
@@ -101,7 +101,7 @@ def adago(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1); the plain number 0 keeps no buffer for it.
       nesterov: look one step ahead; not in the paper.
       gamma: largest gradient norm that counts.
       eps: smallest step size; it is not scheduled.
@@ -142,16 +142,15 @@ def adago(
         mu_dtype=mu_dtype,
     )
     decay = optax.chain(
-        only(mask, parameters),
-        optax.scale(weight_decay),
+        optax.set_to_zero(),
+        add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate, flip_sign=False),
     )
-    decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
     adam_rest = optax.chain(
         adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.006))
     )
     return split_matrices(
-        optax.chain(decayed, optax.scale(-1.0)),
+        optax.chain(merge_leaves(add, steps, decay), optax.scale(-1.0)),
         adam_rest if rest is None else rest,
         axes=axes,
         include=include,
