@@ -33,16 +33,17 @@ def add_decayed_weights(
       mask: which leaves to decay: a tree of booleans, or a function that makes one.
 
     Returns:
-      A stateless transformation that needs the parameters where weight_decay is used.
+      A stateless transformation that needs the parameters.
 
     Raises:
       ValueError: for an argument out of range, or without parameters.
     """
-    if is_zero(weight_decay):
-        return optax.identity()
 
     def update(updates, params):
+        # Without a decay, too: whether it is 0 must not decide how `update` is called.
         require_params(params, "weight decay")
+        if is_zero(weight_decay):
+            return updates
         decayed = jax.tree.map(lambda u, p: u + weight_decay * p, updates, params)
         return select(mask, decayed, updates)
 

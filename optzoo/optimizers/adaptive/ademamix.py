@@ -102,8 +102,8 @@ def ademamix(
       learning_rate: a number, or a schedule of the number of finished steps.
       b1: decay of the fast average, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
-      b3: decay of the slow average, in [0, 1), or a schedule of the 1-based step; the plain number 0
-        keeps no buffer for it.
+      b3: decay of the slow average, in [0, 1), or a schedule of the 1-based step; the plain number
+        0 keeps no buffer for it.
       alpha: weight of the slow average, or a schedule of the 1-based step.
       alpha_warmup: steps over which alpha grows from 0; the paper takes the whole run.
       b3_warmup: steps over which b3 grows from b1; the paper takes the whole run.

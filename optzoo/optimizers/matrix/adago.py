@@ -120,7 +120,7 @@ def adago(
       mu_dtype: dtype of the momentum; float32 or wider by default.
 
     Returns:
-      The optimizer. It needs the parameters in `update` where weight_decay is used.
+      The optimizer. It needs the parameters in `update`.
 
     Raises:
       ValueError: for an argument out of range, or an `orthogonalizer` that changes shapes.
