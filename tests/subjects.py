@@ -8,7 +8,7 @@ import jax
 import optax
 
 import optzoo
-from optzoo import primitives
+from optzoo import compose, primitives
 from optzoo.registry import Entry, Trait
 from optzoo.testing import Subject, Traits
 
@@ -28,7 +28,8 @@ def traits(entry: Entry) -> Traits:
     return Traits(
         needs_params="It needs the parameters in `update`." in claimed,
         averages=Trait.AVERAGES in entry.traits,
-        stochastic=False,
+        stochastic=Trait.RANDOM in entry.traits,
+        needs=tuple(name for trait in entry.traits for name in trait.arguments),
         couples_leaves=Trait.COUPLED in entry.traits,
         shape_dependent=Trait.SHAPED in entry.traits,
     )
@@ -57,6 +58,7 @@ REQUIRED: dict[str, Any] = {
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
     "rest": optax.sgd(0.01),
+    "warmup_steps": 10,
     "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),
     "weight_decay": 0.1,
 }
@@ -70,6 +72,47 @@ PARTS = {
     "rate": primitives.multiply,
     "rms": primitives.divide,
 }
+
+
+def wrapped(name: str, tx: optax.GradientTransformation, **options: Any):
+    """A wrapper of the registry around a transformation, with what else it requires."""
+    entry = optzoo.REGISTRY[name]
+    inside, *rest = entry.signature.parameters.values()
+    needed = {p.name: REQUIRED[p.name] for p in rest if p.default is p.empty} | options
+    return entry.factory(tx, **needed)
+
+
+BASES = ("adamw", "muon")
+
+
+@functools.cache
+def wrapper_subject(name: str, base: str) -> Subject:
+    """A wrapper of the registry around a base, as the kit sees it: one factory with numbers."""
+    entry = optzoo.REGISTRY[name]
+    numbers = {n: v for n, v in entry.defaults.items() if isinstance(v, int | float)}
+    inside = compose.entry(base)
+
+    def factory(learning_rate=0.01, **options):
+        return wrapped(name, inside.factory(learning_rate), **numbers | options)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    rate = inspect.Parameter("learning_rate", keyword, default=0.01)
+    own = [inspect.Parameter(n, keyword, default=v) for n, v in numbers.items()]
+    vars(factory)["__signature__"] = inspect.Signature([rate, *own])
+    both = [traits(inside), traits(entry)]
+    random, averages = both[1].stochastic, both[1].averages
+    return Subject(
+        factory,
+        traits=Traits(
+            averages=averages,
+            stochastic=False if name == "stochastic_round" else random,
+            needs=both[0].needs,
+            couples_leaves=both[0].couples_leaves,
+        ),
+        eval_params=optzoo.eval_params,
+        leaves=64,
+        name=f"{name}({base})",
+    )
 
 
 def _makes_a_transformation(function: Any) -> bool:
