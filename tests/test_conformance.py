@@ -33,7 +33,7 @@ def around_bases():
                 yield pytest.param(name, base, check, id=f"{name}-{base}-{check}", marks=marks)
 
 
-@pytest.mark.parametrize(("name", "base", "check"), around_bases())
+@pytest.mark.parametrize(("name", "base", "check"), [*around_bases()])
 def test_wrappers_conform(name, base, check):
     check(wrapper_subject(name, base))
 

@@ -19,7 +19,7 @@ CHECKS = {check.name: check for check in conformance_checks}
 LAYERS = {"a": jnp.ones((3, 2)), "b": {"c": jnp.ones(4), "d": jnp.asarray(2.0)}}
 
 
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_init_on_shapes_makes_the_state_or_names_the_way_out(name):
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), LAYERS)
     tx = optzoo.get(name).build(total_steps=10)
@@ -100,7 +100,7 @@ def test_no_decay_changes_the_state_and_a_mask_spares_its_leaves(decay, mask):
     np.testing.assert_array_equal(updates["dense"]["bias"], jnp.broadcast_to(spared, (3,)))
 
 
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_docstrings_say_which_zero_saves_a_moment(name):
     entry, note = optzoo.get(name), CHECKS["stable_tree"](subject(name))
     for argument in entry.defaults:
