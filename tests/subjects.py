@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import optzoo
 from optzoo import compose, primitives
 from optzoo.registry import Entry, Trait
 from optzoo.testing import Subject, Traits
+from optzoo.testing.offers import offers
 
 TOTAL_STEPS = 2000
 
@@ -24,7 +26,7 @@ def factory(entry: Entry):
 
 def traits(entry: Entry) -> Traits:
     """What the registry and the docstring claim, in the kit's words."""
-    claimed = entry.section("Returns")
+    claimed = " ".join(entry.section("Returns").split())
     return Traits(
         needs_params="It needs the parameters in `update`." in claimed,
         averages=Trait.AVERAGES in entry.traits,
@@ -33,6 +35,20 @@ def traits(entry: Entry) -> Traits:
         couples_leaves=Trait.COUPLED in entry.traits,
         shape_dependent=Trait.SHAPED in entry.traits,
     )
+
+
+def answered(tx: optax.GradientTransformation, entry: Entry):
+    """A transformation that gets what its rule asks for from the kit's loss, for plain loops."""
+    asked = [name for trait in entry.traits for name in trait.arguments]
+    if not asked:
+        return tx
+
+    def update(gradients, state, params=None, **extra_args):
+        given = offers(params, gradients)
+        extra_args |= {name: given[name] for name in asked}
+        return tx.update(gradients, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 @functools.cache
@@ -99,16 +115,12 @@ def wrapper_subject(name: str, base: str) -> Subject:
     rate = inspect.Parameter("learning_rate", keyword, default=0.01)
     own = [inspect.Parameter(n, keyword, default=v) for n, v in numbers.items()]
     vars(factory)["__signature__"] = inspect.Signature([rate, *own])
-    both = [traits(inside), traits(entry)]
-    random, averages = both[1].stochastic, both[1].averages
+    # What is random in half precision alone is not in the kit's float32.
+    stochastic = None if Trait.RANDOM in entry.traits else False
+    claimed = replace(traits(entry), stochastic=stochastic, shape_dependent=None)
     return Subject(
         factory,
-        traits=Traits(
-            averages=averages,
-            stochastic=False if name == "stochastic_round" else random,
-            needs=both[0].needs,
-            couples_leaves=both[0].couples_leaves,
-        ),
+        traits=claimed,
         eval_params=optzoo.eval_params,
         leaves=64,
         name=f"{name}({base})",

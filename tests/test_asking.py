@@ -1,19 +1,21 @@
 """Rules that ask for more than a gradient get it everywhere, and say so where they do not."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from asking import RULES, curved, noisy
-from subjects import wrapped
+from subjects import answered, wrapped
 
 import optzoo
 from optzoo.compare import UserError, run
 from optzoo.primitives import add, gradient, merge, merge_leaves, only
 from optzoo.primitives.base import ASKED_FOR
 from optzoo.problems import PROBLEMS, Problem
-from optzoo.registry import ARGUMENTS
+from optzoo.registry import ARGUMENTS, unpublished
 from optzoo.testing import Subject, Traits, Violation, check_transformation, conformance_checks
 from optzoo.testing.offers import offers
 from optzoo.testing.subject import random_like, small_params
@@ -85,6 +87,16 @@ def test_extra_arguments_flow_through(rule, around):
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(updates))
     with pytest.raises(ValueError, match=f"{rule.__name__} needs {ASKING[rule][0]}"):
         tx.update(GRADIENT, tx.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("rule", ASKING)
+def test_plain_loops_of_the_tests_are_answered(rule):
+    traits = frozenset(trait for trait, names in ARGUMENTS.items() if names == ASKING[rule])
+    tx = answered(rule(), dataclasses.replace(unpublished(rule), traits=traits))
+    updates, _ = tx.update(GRADIENT, tx.init(PARAMS), PARAMS)
+    extra = offers(PARAMS, GRADIENT)
+    want, _ = rule().update(GRADIENT, rule().init(PARAMS), PARAMS, **extra)
+    jax.tree.map(np.testing.assert_array_equal, updates, want)
 
 
 def test_offers_are_one_loss_with_the_gradient_at_hand():

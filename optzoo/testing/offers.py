@@ -33,7 +33,10 @@ def offers(params: Tree, gradients: Tree) -> dict[str, Any]:
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(moved)]
         return loss(outputs_fn(moved), paths)
 
-    def objectives(gradient, p):
+    def objectives(path, gradient):
+        # Trees that do not match are for the rule to refuse.
+        p = places.get(path, gradient)
+        p = p if jnp.shape(p) == jnp.shape(gradient) else gradient
         # Leaf by leaf and number by number, so that they show no coupling which is not the rule's.
         apart = (jnp.cos(jnp.abs(p)) * gradient / 2).astype(gradient.dtype)
         return jnp.stack([gradient + apart, gradient - apart])
@@ -43,7 +46,7 @@ def offers(params: Tree, gradients: Tree) -> dict[str, Any]:
         "value_fn": value_fn,
         "outputs_fn": outputs_fn,
         "loss_fn": lambda outputs: loss(outputs, slopes),
-        "gradients": jax.tree.map(objectives, gradients, params),
+        "gradients": jax.tree_util.tree_map_with_path(objectives, gradients),
     }
 
 
