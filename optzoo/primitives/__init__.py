@@ -27,7 +27,11 @@ from optzoo.primitives.combine import (
     only as only,
     parameters as parameters,
 )
-from optzoo.primitives.decay import pull_norms as pull_norms, stable_decay as stable_decay
+from optzoo.primitives.decay import (
+    add_decayed_weights as add_decayed_weights,
+    pull_norms as pull_norms,
+    stable_decay as stable_decay,
+)
 from optzoo.primitives.directions import (
     adaptive_clip as adaptive_clip,
     centralize as centralize,
@@ -50,6 +54,7 @@ from optzoo.primitives.moments import (
     momentum as momentum,
     positive_negative_momentum as positive_negative_momentum,
     rms as rms,
+    second_moment as second_moment,
 )
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,

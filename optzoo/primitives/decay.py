@@ -1,11 +1,53 @@
-"""Pulling weights back: decays that need more than `optax.add_decayed_weights` knows."""
+"""Pulling weights back: weight decay, and decays that need to know more."""
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optzoo.primitives.axes import AxesLike, map_with_axes
-from optzoo.primitives.base import Tree
+from optzoo.primitives.base import (
+    Mask,
+    NonNegative,
+    Tree,
+    is_zero,
+    require_params,
+    transformation,
+)
+from optzoo.primitives.combine import select
 from optzoo.primitives.norms import size, unit_norm
+
+
+@transformation
+def add_decayed_weights(
+    weight_decay: NonNegative, mask: Mask = None
+) -> optax.GradientTransformation:
+    """Adds the decay of the weights to the updates; no argument changes the state's structure.
+
+    Rule:
+      u ← u + weight_decay·p where the mask is True
+
+    `optax.add_decayed_weights` with a mask has another state than without.
+
+    Args:
+      weight_decay: the decay, before the learning rate; the plain number 0 costs nothing.
+      mask: which leaves to decay: a tree of booleans, or a function that makes one.
+
+    Returns:
+      A stateless transformation that needs the parameters.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+    """
+
+    def update(updates, params):
+        # Without a decay, too: whether it is 0 must not decide how `update` is called.
+        require_params(params, "weight decay")
+        if is_zero(weight_decay):
+            return updates
+        decayed = jax.tree.map(lambda u, p: u + weight_decay * p, updates, params)
+        return select(mask, decayed, updates)
+
+    return optax.stateless(update)
 
 
 def stable_decay(strength: jax.typing.ArrayLike, second: Tree) -> jax.Array:

@@ -14,6 +14,7 @@ from optzoo.primitives.base import (
     NonNegative,
     Positive,
     Tree,
+    is_zero,
     require_params,
     transformation,
 )
@@ -165,7 +166,7 @@ def radial_decay(
       returns weight_decay·p, times ratio where p looks scale-invariant to the gradient
 
     Args:
-      weight_decay: the decay, before the learning rate.
+      weight_decay: the decay, before the learning rate; the plain number 0 costs nothing.
       ratio: factor on scale-invariant weights, whose norm decay cannot change the function.
       delta, eps, axes: as in `project_radial`.
 
@@ -175,6 +176,8 @@ def radial_decay(
     Raises:
       ValueError: for an argument out of range, or without parameters.
     """
+    if is_zero(weight_decay):
+        return optax.set_to_zero()
 
     def decay(spec, g, p):
         _, projected = remove_radial(spec, g, g, p, delta=delta, eps=eps)

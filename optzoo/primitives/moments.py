@@ -17,10 +17,11 @@ from optzoo.primitives.base import (
     cast_like,
     is_zero,
     real,
+    real_dtype,
     transformation,
 )
 from optzoo.primitives.combine import divide, gradient, merge_leaves
-from optzoo.primitives.norms import abs_sq, layer_energy
+from optzoo.primitives.norms import abs_sq, layer_energy, packed, unpacked
 
 
 class MomentState(NamedTuple):
@@ -32,6 +33,18 @@ class MomentState(NamedTuple):
 
 def _start(params: Tree, dtype: DType) -> MomentState:
     return MomentState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params, dtype=dtype))
+
+
+def _start_squares(params: Tree, dtype: DType) -> MomentState:
+    """`_start` of an average of |g|², which is real where the parameters are complex."""
+    zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or real_dtype(p)), params)
+    return MomentState(jnp.zeros([], jnp.int32), zeros)
+
+
+def _with_squares(updates: Tree, moment: Tree, decay: Decay) -> Tree:
+    return jax.tree.map(
+        lambda g, v: (1 - decay) * abs_sq(g) + decay * v, updates, cast_like(moment, updates)
+    )
 
 
 def _stored(moment: Tree, dtype: DType) -> Tree:
@@ -109,6 +122,34 @@ def debias(decay: Decay) -> optax.GradientTransformation:
 
 
 @transformation
+def second_moment(decay: Decay, *, dtype: DType = None) -> optax.GradientTransformation:
+    """The exponential moving average of the gradient's square (Adam's second moment).
+
+    Rule:
+      v ← decay·v + (1 − decay)·|g|²;   returns v / (1 − decay^t)
+
+    Args:
+      decay: in [0, 1).
+      dtype: dtype of the stored moment; float32 or the parameters' wider dtype by default.
+
+    Returns:
+      A transformation with `MomentState` whose output is real, not an update.
+
+    Raises:
+      ValueError: for a decay out of range.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        count = optax.safe_increment(state.steps)
+        moment = _with_squares(updates, state.moment, decay)
+        out = optax.tree.bias_correction(moment, decay, real(count))
+        return out, MomentState(count, _stored(moment, dtype))
+
+    return optax.GradientTransformation(lambda params: _start_squares(params, dtype), update)
+
+
+@transformation
 def rms(
     decay: Decay,
     eps: NonNegative = 1e-8,
@@ -141,13 +182,12 @@ def rms(
     """
 
     def init(params):
-        return _start(params, dtype)
+        return _start_squares(params, dtype)
 
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
-        moment = cast_like(state.moment, updates)
-        moment = jax.tree.map(lambda g, v: (1 - decay) * abs_sq(g) + decay * v, updates, moment)
+        moment = _with_squares(updates, state.moment, decay)
         debiased = optax.tree.bias_correction(moment, decay, real(count)) if debias else moment
         if eps_on_debiased or not debias:
             out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, debiased)
@@ -219,11 +259,11 @@ def momentum(
 
 
 class LayerMomentState(NamedTuple):
-    """One second moment a layer, and its running maximum where asked for."""
+    """One second moment a layer, `packed`, and its running maximum where asked for."""
 
     steps: jax.Array
-    moment: Tree
-    maximum: Tree
+    moment: jax.Array
+    maximum: jax.Array | tuple[()]
 
 
 @transformation
@@ -258,27 +298,27 @@ def layer_rms(
       ValueError: for an argument out of range.
     """
 
+    def energies(tree):
+        return map_with_axes(layer_energy, axes, tree)
+
     def init(params):
-        norms = jax.eval_shape(lambda tree: map_with_axes(layer_energy, axes, tree), params)
+        layers = jax.eval_shape(lambda tree: packed(energies(tree)), params)
 
         def zeros():
-            return optax.tree.zeros_like(norms)
+            return jnp.zeros(layers.shape, layers.dtype)
 
         return LayerMomentState(jnp.zeros([], jnp.int32), zeros(), zeros() if amsgrad else ())
 
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
-
-        def average(spec, g, v):
-            n = layer_energy(spec, g)
-            fresh = v == 0 if reinitialize else count == 1
-            return jnp.where(fresh, n, decay * v + (1 - decay) * n)
-
-        moment = map_with_axes(average, axes, updates, state.moment)
-        maximum = jax.tree.map(jnp.maximum, state.maximum, moment) if amsgrad else ()
-        out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, maximum if amsgrad else moment)
-        return out, LayerMomentState(count, moment, maximum)
+        energy = energies(updates)
+        n, v = packed(energy), state.moment
+        fresh = v == 0 if reinitialize else count == 1
+        moment = jnp.where(fresh, n, decay * v + (1 - decay) * n)
+        maximum = jnp.maximum(state.maximum, moment) if amsgrad else ()
+        divisor = jnp.sqrt((maximum if amsgrad else moment) + eps_root) + eps
+        return unpacked(divisor, energy), LayerMomentState(count, moment, maximum)
 
     return optax.GradientTransformation(init, update)
 

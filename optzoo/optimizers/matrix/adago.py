@@ -10,10 +10,10 @@ from optzoo.primitives.base import (
     Mask,
     NonNegative,
     Positive,
-    is_zero,
     transformation,
 )
-from optzoo.primitives.combine import add, merge_leaves, multiply, only, parameters
+from optzoo.primitives.combine import add, merge_leaves, multiply
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.labels import Selection
 from optzoo.primitives.moments import adam, ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
@@ -102,7 +102,7 @@ def adago(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1); the plain number 0 keeps no buffer for it.
       nesterov: look one step ahead; not in the paper.
       gamma: largest gradient norm that counts.
       eps: smallest step size; it is not scheduled.
@@ -121,7 +121,7 @@ def adago(
       mu_dtype: dtype of the momentum; float32 or wider by default.
 
     Returns:
-      The optimizer. It needs the parameters in `update` where weight_decay is used.
+      The optimizer. It needs the parameters in `update`.
 
     Raises:
       ValueError: for an argument out of range, or an `orthogonalizer` that changes shapes.
@@ -131,8 +131,8 @@ def adago(
       algorithm box, with Newton–Schulz for the direction as in its experiments.
     """
     decay = optax.chain(
-        only(mask, parameters),
-        optax.scale(weight_decay),
+        optax.set_to_zero(),
+        add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate, flip_sign=False),
     )
 
@@ -149,8 +149,7 @@ def adago(
             axes=known,
             mu_dtype=mu_dtype,
         )
-        decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
-        return optax.chain(decayed, optax.scale(-1.0))
+        return optax.chain(merge_leaves(add, steps, decay), optax.scale(-1.0))
 
     adam_rest = optax.chain(
         adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.006))

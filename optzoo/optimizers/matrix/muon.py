@@ -6,6 +6,7 @@ import optax
 
 from optzoo.primitives.axes import AxesLike, AxesOf
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.labels import Selection
 from optzoo.primitives.moments import adam, ema, momentum as heavy_ball
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
@@ -98,7 +99,7 @@ def muon(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1); the plain number 0 keeps no buffer for it.
       nesterov: look one step ahead.
       momentum_form: "ema" as above (Keller Jordan, torch.optim.Muon); "sum", m ← momentum·m + g
         (Moonlight); "debiased", both terms corrected for the start at zero (Optax).
@@ -140,7 +141,7 @@ def muon(
                 axes=known,
                 mu_dtype=mu_dtype,
             ),
-            optax.add_decayed_weights(weight_decay, mask),
+            add_decayed_weights(weight_decay, mask),
             optax.scale_by_learning_rate(learning_rate),
         )
 
