@@ -68,6 +68,7 @@ PARTS = {
     "norm_adagrad_step": primitives.multiply,
     "radial_decay": primitives.add,
     "rate": primitives.multiply,
+    "relative_rate": primitives.multiply,
     "rms": primitives.divide,
 }
 

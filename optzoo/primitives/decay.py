@@ -2,10 +2,42 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optzoo.primitives.axes import AxesLike, map_with_axes
-from optzoo.primitives.base import Tree
+from optzoo.primitives.base import LearningRate, Mask, NonNegative, Tree, is_zero, transformation
+from optzoo.primitives.combine import add, gradient, merge_leaves, only, parameters
 from optzoo.primitives.norms import size, unit_norm
+
+
+@transformation
+def rated_decay(
+    learning_rate: LearningRate, weight_decay: NonNegative, mask: Mask = None
+) -> optax.GradientTransformation:
+    """Decoupled decay for steps that hold their learning rate already.
+
+    Rule:
+      returns u + learning_rate·weight_decay·p
+
+    Args:
+      learning_rate: a number, or a schedule of the number of finished steps.
+      weight_decay: decoupled decay; the plain number 0 keeps no state and needs no parameters.
+      mask: which leaves to decay: a tree of booleans, or a function that makes one.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+    """
+    if is_zero(weight_decay):
+        return gradient
+    decay = optax.chain(
+        only(mask, parameters),
+        optax.scale(weight_decay),
+        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+    )
+    return merge_leaves(add, gradient, decay)
 
 
 def stable_decay(strength: jax.typing.ArrayLike, second: Tree) -> jax.Array:

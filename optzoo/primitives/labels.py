@@ -64,6 +64,49 @@ def matrix_labels(
     return jax.tree.unflatten(jax.tree.structure(params), labels)
 
 
+def linear_mask(
+    params: Tree,
+    *,
+    axes: AxesLike = None,
+    include: Selection = None,
+    exclude: Selection = None,
+    shaped: bool = False,
+) -> Tree:
+    """Which leaves are the matrices of linear maps, embeddings and heads among them.
+
+    Those are the leaves with one input and one output axis, besides batch axes, and the kernels of
+    attention however their heads are arranged; vectors, scalars and convolution kernels are not.
+
+    Args:
+      params: parameters or updates; their shapes are enough.
+      axes: what the axes of each leaf mean; see `map_with_axes`.
+      include: leaves to count as linear maps whatever they look like; see `matrix_labels`.
+      exclude: leaves never to count; it wins over `include`.
+      shaped: count no leaf without axes, whatever `include` says.
+
+    Returns:
+      The tree of booleans.
+
+    Raises:
+      ValueError: if a regular expression matches no path; the message gives the nearest paths.
+    """
+    axes_of = axes_reader(axes)
+    included = _selector("include", include, params)
+    excluded = _selector("exclude", exclude, params)
+
+    def linear(path: str, leaf: Any) -> bool:
+        spec = axes_of(path, leaf)
+        matrix = spec is not None and (
+            len(spec.input) == len(spec.output) == 1 or _in_attention(path)
+        )
+        chosen = matrix or (included(path) and not (shaped and spec is None))
+        return chosen and not excluded(path)
+
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: linear(path_name(path), leaf), params
+    )
+
+
 @dataclass(frozen=True)
 class Route:
     """Where `matrix_labels` sends one leaf, and why."""
@@ -144,10 +187,9 @@ def _obstacle(path: str, leaf: Any, axes: Axes | None) -> str:
     names = [plain(name) for name in path.split("/") if name != "params"]
     near, top_level = names[-3:], len(names) <= 2
     rows, columns = axes.matrix_shape(shape)[-2:]
-    in_attention = PROJECTION.fullmatch(owner) or any(map(_ATTENTION.fullmatch, names))
     if top_level and _LAST.fullmatch(owner):
         return "output head"
-    if not in_attention and any(map(_HEAD.fullmatch, near)):
+    if not _in_attention(path) and any(map(_HEAD.fullmatch, near)):
         return "output head"
     if any(map(_EMBEDDING.fullmatch, near)):
         return "embedding"
@@ -161,6 +203,12 @@ def _obstacle(path: str, leaf: Any, axes: Axes | None) -> str:
     if len(axes.input) > 1 and shape[axes.input[-1]] == 1:
         return "depthwise kernel"
     return ""
+
+
+def _in_attention(path: str) -> bool:
+    """Whether a leaf's path names attention or one of its projections."""
+    names = map(plain, path.split("/"))
+    return bool(PROJECTION.fullmatch(owner_name(path))) or any(map(_ATTENTION.fullmatch, names))
 
 
 def _selector(argument: str, selection: Selection, params: Tree) -> Callable[[str], bool]:

@@ -10,10 +10,10 @@ from optzoo.primitives.base import (
     Mask,
     NonNegative,
     Positive,
-    is_zero,
     transformation,
 )
-from optzoo.primitives.combine import add, merge_leaves, multiply, only, parameters
+from optzoo.primitives.combine import merge_leaves, multiply
+from optzoo.primitives.decay import rated_decay
 from optzoo.primitives.labels import Selection
 from optzoo.primitives.moments import adam, ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
@@ -142,17 +142,12 @@ def adago(
         axes=axes,
         mu_dtype=mu_dtype,
     )
-    decay = optax.chain(
-        only(mask, parameters),
-        optax.scale(weight_decay),
-        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
-    )
-    decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
+    decay = rated_decay(learning_rate, weight_decay, mask)
     adam_rest = optax.chain(
         adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.006))
     )
     return split_matrices(
-        optax.chain(decayed, optax.scale(-1.0)),
+        optax.chain(steps, decay, optax.scale(-1.0)),
         adam_rest if rest is None else rest,
         axes=axes,
         include=include,
