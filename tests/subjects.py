@@ -57,6 +57,7 @@ REQUIRED: dict[str, Any] = {
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
     "rest": optax.sgd(0.01),
+    "strength": 1.0,
     "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),
     "weight_decay": 0.1,
 }

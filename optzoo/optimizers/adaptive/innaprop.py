@@ -9,7 +9,6 @@ from optzoo.primitives.base import (
     Mask,
     NonNegative,
     Positive,
-    is_zero,
     transformation,
 )
 from optzoo.primitives.combine import divide, gradient, merge_leaves
@@ -102,10 +101,15 @@ def innaprop(
       second form, innaprop_v2, is the same for a constant rate without decay and another rule
       otherwise.
     """
-    decay = None if is_zero(weight_decay) else optax.add_decayed_weights(weight_decay, mask)
-    motion = inertial_newton(learning_rate, alpha=alpha, beta=beta, decay=decay, dtype=mu_dtype)
     return optax.chain(
         merge_leaves(divide, gradient, rms(b2, eps, dtype=nu_dtype)),
-        motion,
+        inertial_newton(
+            learning_rate,
+            alpha=alpha,
+            beta=beta,
+            weight_decay=weight_decay,
+            mask=mask,
+            dtype=mu_dtype,
+        ),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -18,12 +18,7 @@ from optzoo.primitives.base import (
 from optzoo.primitives.directions import variance_reduced
 from optzoo.primitives.labels import Selection, linear_mask
 from optzoo.primitives.moments import adam, ema, momentum
-from optzoo.primitives.orthogonal import (
-    Orthogonalizer,
-    newton_schulz,
-    orthogonalize,
-    scale_by_fan,
-)
+from optzoo.primitives.orthogonal import newton_schulz, orthogonalize, scale_by_fan
 from optzoo.registry import Trait, optimizer
 
 Form = Literal["adamw", "lion", "orthogonal"]
@@ -40,7 +35,6 @@ def scale_by_mars(
     clip: Positive | None = 1.0,
     approximate: bool = True,
     amsgrad: bool = False,
-    orthogonalizer: Orthogonalizer | None = None,
     axes: AxesLike = None,
     mu_dtype: DType = None,
     nu_dtype: DType = None,
@@ -52,10 +46,9 @@ def scale_by_mars(
     if form == "lion":
         direction = optax.chain(ema(b1, debias=False, dtype=mu_dtype), optax.scale_by_sign())
     elif form == "orthogonal":
-        method = newton_schulz(eps=eps) if orthogonalizer is None else orthogonalizer
         direction = optax.chain(
             momentum(b1, dtype=mu_dtype),
-            orthogonalize(method, axes=axes),
+            orthogonalize(newton_schulz(eps=eps), axes=axes),
             scale_by_fan("fan", axes=axes),
         )
     else:
@@ -83,7 +76,6 @@ def mars(
     clip: Positive | None = 1.0,
     approximate: bool = True,
     amsgrad: bool = False,
-    orthogonalizer: Orthogonalizer | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
     rest: optax.GradientTransformation | None = None,
@@ -130,7 +122,6 @@ def mars(
       approximate: take the gradient of the step before as g_prev. False: `update` gets it as
         `previous_grad`, this batch's gradient at the parameters of the step before; zeros at first.
       amsgrad: divide by the largest v so far, as in `optzoo.primitives.rms`.
-      orthogonalizer: of the orthogonal form; `newton_schulz(eps=eps)` by default.
       weight_decay: decoupled decay of the leaves that follow the rule.
       mask: which of them to decay: a tree of booleans, or a function that makes one.
       rest: the optimizer of all other leaves; by default AdamW with b1 = 0.9, b2 = 0.95, this eps,
@@ -165,7 +156,6 @@ def mars(
             clip=clip,
             approximate=approximate,
             amsgrad=amsgrad,
-            orthogonalizer=orthogonalizer,
             axes=axes,
             mu_dtype=mu_dtype,
             nu_dtype=nu_dtype,
