@@ -60,6 +60,13 @@ def test_exact_mars_of_the_previous_gradients_is_the_approximate_one():
     close(path, runner(optzoo.mars(RATE))(params, grads)[1])
 
 
+def test_marss_correction_refuses_what_it_cannot_use():
+    for argument in ({"b1": 1.0}, {"gamma": -0.1}, {"clip": 0.0}):
+        (name,) = argument
+        with pytest.raises(ValueError, match=f"variance_reduced: {name}"):
+            zoo.variance_reduced(**argument)
+
+
 def test_exact_mars_asks_for_the_gradient_that_it_needs():
     params, tx = tree(0), optzoo.mars(approximate=False)
     with pytest.raises(ValueError, match="previous_grad"):

@@ -139,6 +139,7 @@ def clip_norm(limit: Positive = 1.0, *, axes: AxesLike = None) -> optax.Gradient
     return optax.stateless(lambda updates, _: map_with_axes(clipped, axes, updates))
 
 
+@transformation
 def variance_reduced(
     gamma: NonNegative = 0.025,
     b1: Decay = 0.95,
@@ -147,7 +148,7 @@ def variance_reduced(
     approximate: bool = True,
     axes: AxesLike = None,
     dtype: DType = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
     """MARS's corrected gradient, for a momentum with decay b1 to average.
 
     Rule:
@@ -171,8 +172,7 @@ def variance_reduced(
     """
     strength = gamma * b1 / (1 - b1)
     corrected = extrapolate(strength, approximate=approximate, dtype=dtype)
-    clipped = optax.identity() if clip is None else clip_norm(clip, axes=axes)
-    return optax.with_extra_args_support(optax.chain(corrected, clipped))
+    return optax.chain(corrected, gradient if clip is None else clip_norm(clip, axes=axes))
 
 
 @transformation
