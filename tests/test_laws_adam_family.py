@@ -44,10 +44,15 @@ def test_a_strength_of_zero_keeps_no_previous_gradient():
     assert not jax.tree.leaves(zoo.extrapolate(1.0, approximate=False).init(params))
 
 
-def test_exact_mars_of_the_previous_gradients_is_the_approximate_one():
+def mars_m(*, approximate):
+    return optzoo.muon(correction=zoo.variance_reduced(approximate=approximate), nesterov=False)
+
+
+@pytest.mark.parametrize("rule", [partial(optzoo.mars, RATE), mars_m], ids=["mars", "mars_m"])
+def test_the_exact_form_of_the_previous_gradients_is_the_approximate_one(rule):
     params, grads = example(0)
     previous = jax.tree.map(lambda g: jnp.concatenate([jnp.zeros_like(g[:1]), g[:-1]]), grads)
-    exact = optzoo.mars(RATE, approximate=False)
+    exact = rule(approximate=False)
 
     def step(carry, inputs):
         params, state = carry
@@ -57,7 +62,7 @@ def test_exact_mars_of_the_previous_gradients_is_the_approximate_one():
 
     start = params, exact.init(params)
     _, path = jax.lax.scan(step, start, (grads, previous))
-    close(path, runner(optzoo.mars(RATE))(params, grads)[1])
+    close(path, runner(rule(approximate=True))(params, grads)[1])
 
 
 def test_marss_correction_refuses_what_it_cannot_use():
