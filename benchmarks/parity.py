@@ -1,4 +1,4 @@
-"""How far optzoo, Optax and pytorch_optimizer are from the authors' own code.
+"""How far optzoo, Optax, pytorch_optimizer and timm are from the authors' own code.
 
     python benchmarks/parity.py                  a table of every recorded configuration
     python benchmarks/parity.py --json FILE      the same as JSON
@@ -21,15 +21,16 @@ from optzoo.catalog import between_markers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "pages" / "parity.md"
-LIBRARIES = ("optzoo", "optax", "pytorch_optimizer")
+LIBRARIES = ("optzoo", "optax", "pytorch_optimizer", "timm")
 PEERS = json.loads(Path(__file__).with_name("peers.json").read_text(encoding="utf-8"))
 ROUNDING = 1e-6
 """A larger D is another rule, not another order of the same sums."""
 CAPTION = """\
-D is the largest difference in any number after the last of 60 to 200 steps, relative to how far
+D is the largest difference in any number after the last of 40 to 200 steps, relative to how far
 the weights moved, with the recorded gradients and options in float64; in brackets, the recordings
-in which a library differs by more than rounding. The reference is the authors' code or, for AdaGO
-and NovoGrad's TensorFlow form, the published algorithm."""
+in which a library differs by more than rounding. The reference is the authors' code or, for AdaGO,
+NovoGrad's TensorFlow form, Gravity's Keras form and the papers' forms of AdaMod and AMSGrad, the
+published algorithm."""
 
 Deviations = dict[str, float]
 
@@ -38,7 +39,8 @@ def golden() -> tuple[ModuleType, ModuleType]:
     """The modules beside the recordings that replay them: in JAX, and in PyTorch."""
     sys.path.insert(0, str(ROOT / "tests" / "golden"))
     try:
-        importlib.import_module("pytorch_optimizer")
+        for package in ("pytorch_optimizer", "timm"):
+            importlib.import_module(package)
         return importlib.import_module("replay"), importlib.import_module("record")
     except ModuleNotFoundError as error:
         sys.exit(f"{error.name} is missing: pip install 'optzoo[parity]'")
@@ -66,7 +68,7 @@ def measure(replay: ModuleType, record: ModuleType) -> dict[str, Deviations]:
         calls = {"optzoo": configuration["optzoo"], **PEERS["configurations"].get(name, {})}
         table[name] = {
             library: distance(torch_params(call), stored)
-            if library == "pytorch_optimizer"
+            if "reference" in call
             else distance(replay.replay(call, flax, "float64")[0], flax)
             for library, call in calls.items()
         }

@@ -74,8 +74,9 @@ REQUIRED: dict[str, Any] = {
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
     "rest": optax.sgd(0.01),
-    "warmup_steps": 10,
+    "strength": 1.0,
     "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),
+    "warmup_steps": 10,
     "weight_decay": 0.1,
 }
 # These make a part of an update: how it joins the gradient.
@@ -86,6 +87,7 @@ PARTS = {
     "norm_adagrad_step": primitives.multiply,
     "radial_decay": primitives.add,
     "rate": primitives.multiply,
+    "relative_rate": primitives.multiply,
     "rms": primitives.divide,
 }
 

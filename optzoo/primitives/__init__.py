@@ -30,20 +30,27 @@ from optzoo.primitives.combine import (
 from optzoo.primitives.decay import (
     add_decayed_weights as add_decayed_weights,
     pull_norms as pull_norms,
+    rated_decay as rated_decay,
     stable_decay as stable_decay,
 )
 from optzoo.primitives.directions import (
     adaptive_clip as adaptive_clip,
     centralize as centralize,
+    clip_norm as clip_norm,
+    damp as damp,
+    extrapolate as extrapolate,
     friction as friction,
     normalize as normalize,
     project_radial as project_radial,
     radial_decay as radial_decay,
     take_sign as take_sign,
+    variance_reduced as variance_reduced,
 )
+from optzoo.primitives.dynamics import inertial_newton as inertial_newton
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
+    linear_mask as linear_mask,
     matrix_labels as matrix_labels,
 )
 from optzoo.primitives.moments import (
@@ -84,4 +91,5 @@ from optzoo.primitives.stepsizes import (
     dog_step as dog_step,
     norm_adagrad_step as norm_adagrad_step,
     rate as rate,
+    relative_rate as relative_rate,
 )

@@ -6,6 +6,7 @@ import optax
 
 from optzoo.primitives.axes import AxesLike, map_with_axes
 from optzoo.primitives.base import (
+    LearningRate,
     Mask,
     NonNegative,
     Tree,
@@ -13,7 +14,7 @@ from optzoo.primitives.base import (
     require_params,
     transformation,
 )
-from optzoo.primitives.combine import select
+from optzoo.primitives.combine import add, gradient, merge_leaves, select
 from optzoo.primitives.norms import size, unit_norm
 
 
@@ -48,6 +49,34 @@ def add_decayed_weights(
         return select(mask, decayed, updates)
 
     return optax.stateless(update)
+
+
+@transformation
+def rated_decay(
+    learning_rate: LearningRate, weight_decay: NonNegative, mask: Mask = None
+) -> optax.GradientTransformation:
+    """Decoupled decay for steps that hold their learning rate already.
+
+    Rule:
+      returns u + learning_rate·weight_decay·p where the mask is True
+
+    Args:
+      learning_rate: a number, or a schedule of the number of finished steps.
+      weight_decay: decoupled decay.
+      mask: which leaves to decay: a tree of booleans, or a function that makes one.
+
+    Returns:
+      A transformation that needs the parameters.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+    """
+    decay = optax.chain(
+        optax.set_to_zero(),
+        add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+    )
+    return merge_leaves(add, gradient, decay)
 
 
 def stable_decay(strength: jax.typing.ArrayLike, second: Tree) -> jax.Array:

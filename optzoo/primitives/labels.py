@@ -14,7 +14,7 @@ from jax.tree_util import tree_leaves_with_path
 
 from optzoo.primitives.axes import Axes, AxesLike, axes_reader, by_path, doubt, is_function
 from optzoo.primitives.base import Tree
-from optzoo.primitives.evidence import ancestry, gather, path_name
+from optzoo.primitives.evidence import ancestry, gather, in_attention, path_name
 from optzoo.primitives.obstacles import Layer, obstacles
 
 Selection: TypeAlias = str | Sequence[str] | Callable[[Tree], Tree] | Tree | None
@@ -65,6 +65,49 @@ def matrix_labels(
 
 class RoutingWarning(UserWarning):
     """Which axes of some matrices are inputs and outputs is a guess that `axes` would settle."""
+
+
+def linear_mask(
+    params: Tree,
+    *,
+    axes: AxesLike = None,
+    include: Selection = None,
+    exclude: Selection = None,
+    shaped: bool = False,
+) -> Tree:
+    """Which leaves are the matrices of linear maps, embeddings and heads among them.
+
+    Those are the leaves with one input and one output axis, besides batch axes, and the kernels of
+    attention however their heads are arranged; vectors, scalars and convolution kernels are not.
+
+    Args:
+      params: parameters or updates; their shapes are enough.
+      axes: what the axes of each leaf mean; see `map_with_axes`.
+      include: leaves to count as linear maps whatever they look like; see `matrix_labels`.
+      exclude: leaves never to count; it wins over `include`.
+      shaped: count no leaf without axes, whatever `include` says.
+
+    Returns:
+      The tree of booleans.
+
+    Raises:
+      ValueError: if a regular expression matches no path; the message gives the nearest paths.
+    """
+    axes_of = axes_reader(axes, params)
+    included = _selector("include", include, params)
+    excluded = _selector("exclude", exclude, params)
+
+    def linear(path: str, leaf: Any) -> bool:
+        spec = axes_of(path, leaf)
+        matrix = spec is not None and (
+            len(spec.input) == len(spec.output) == 1 or in_attention(path)
+        )
+        chosen = matrix or (included(path) and not (shaped and spec is None))
+        return chosen and not excluded(path)
+
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: linear(path_name(path), leaf), params
+    )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Averages of gradients over time: first moments, second moments, momentum."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.axes import AxesLike, map_with_axes
+from optzoo.primitives.axes import AxesLike, is_function, map_with_axes
 from optzoo.primitives.base import (
     Decay,
     DecayOrSchedule,
@@ -20,7 +21,7 @@ from optzoo.primitives.base import (
     real_dtype,
     transformation,
 )
-from optzoo.primitives.combine import divide, gradient, merge_leaves
+from optzoo.primitives.combine import copied, divide, gradient, merge_leaves
 from optzoo.primitives.norms import abs_sq, layer_energy, packed, unpacked
 
 
@@ -29,6 +30,14 @@ class MomentState(NamedTuple):
 
     steps: jax.Array
     moment: Tree
+
+
+class SecondMomentState(NamedTuple):
+    """A second moment, of entries or of layers, and its running maximum where asked for."""
+
+    steps: jax.Array
+    moment: Tree
+    maximum: Tree
 
 
 def _start(params: Tree, dtype: DType) -> MomentState:
@@ -53,7 +62,12 @@ def _stored(moment: Tree, dtype: DType) -> Tree:
 
 @transformation
 def ema(
-    decay: DecayOrSchedule, *, debias: bool = True, nesterov: bool = False, dtype: DType = None
+    decay: DecayOrSchedule,
+    *,
+    debias: bool = True,
+    nesterov: bool = False,
+    start: Tree | Callable[[Tree], Tree] | None = None,
+    dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The exponential moving average of the gradient (Adam's first moment).
 
@@ -66,34 +80,49 @@ def ema(
       decay: in [0, 1), or a schedule of the 1-based step t. The plain number 0 keeps no state.
       debias: correct the average for its start at zero.
       nesterov: look one step ahead.
+      start: the average before the first step, a tree like the parameters or a function that makes
+        one from them; zeros by default.
       dtype: dtype of the stored average; float32 or the parameters' wider dtype by default.
 
     Returns:
       A transformation with `MomentState`.
 
     Raises:
-      ValueError: for a decay out of range, or a schedule together with debias.
+      ValueError: for a decay out of range, or debias together with a schedule or a start.
     """
     if is_zero(decay):
         return gradient
-    if callable(decay) and debias:
-        raise ValueError("ema: debias must be False where decay is a schedule; got debias=True")
+    for name, given in (
+        ("decay is a schedule", callable(decay)),
+        ("a start is given", start is not None),
+    ):
+        if given and debias:
+            raise ValueError(f"ema: debias must be False where {name}; got debias=True")
 
     def init(params):
-        return _start(params, dtype)
+        state = _start(params, dtype)
+        if start is None:
+            return state
+        moment = copied(start(params) if is_function(start) else start)
+        return state._replace(moment=_stored(cast_like(moment, params), dtype))
 
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
         b = at(decay, real(count))
-        moment = cast_like(state.moment, updates)
-        moment = jax.tree.map(lambda g, m: (1 - b) * g + b * m, updates, moment)
+
+        def mixed(g, m):
+            # A schedule's value has the widest dtype, which must not become the average's.
+            share = jnp.asarray(b, g.real.dtype) if callable(decay) else b
+            return (1 - share) * g + share * m
+
+        moment = jax.tree.map(mixed, updates, cast_like(state.moment, updates))
         out = (
             optax.tree.bias_correction(moment, b, real(count) + int(nesterov)) if debias else moment
         )
         if nesterov:
             now = optax.tree.bias_correction(updates, b, real(count)) if debias else updates
-            out = jax.tree.map(lambda g, m: b * m + (1 - b) * g, now, out)
+            out = jax.tree.map(mixed, now, out)
         return out, MomentState(count, _stored(moment, dtype))
 
     return optax.GradientTransformation(init, update)
@@ -157,6 +186,7 @@ def rms(
     eps_root: NonNegative = 0.0,
     debias: bool = True,
     eps_on_debiased: bool = True,
+    amsgrad: bool = False,
     dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The root of the gradient's second moment, made a divisor by eps (Adam's denominator).
@@ -164,6 +194,7 @@ def rms(
     Rule:
       v ← decay·v + (1 − decay)·|g|²;   c = 1 − decay^t, or 1 without debias
       returns √(v/c + eps_root) + eps, or (√(v + eps_root) + eps)/√c where eps_on_debiased is False
+      amsgrad: the largest v so far in place of v
 
     Args:
       decay: in [0, 1).
@@ -172,31 +203,41 @@ def rms(
       debias: correct the average for its start at zero.
       eps_on_debiased: add eps to the corrected root (Adam's paper) or to the raw one, where the
         correction enlarges it (Grams' and diffGrad's code).
+      amsgrad: divide by the running maximum of the uncorrected moment, as torch.optim does; with
+        debias False it is the paper's form. One more number a parameter; Optax takes the maximum of
+        the corrected moment, which is another rule.
       dtype: dtype of the stored moment; float32 or the parameters' wider dtype by default.
 
     Returns:
-      A transformation with `MomentState` whose output is the divisor, not an update.
+      A transformation with `SecondMomentState` whose output is the divisor, not an update.
 
     Raises:
       ValueError: for an argument out of range.
+
+    Source of amsgrad: Reddi et al. 2018, arXiv 1904.09237.
     """
 
     def init(params):
-        return _start_squares(params, dtype)
+        maximum = _start_squares(params, dtype).moment if amsgrad else ()
+        return SecondMomentState(*_start_squares(params, dtype), maximum)
 
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
         moment = _with_squares(updates, state.moment, decay)
-        debiased = optax.tree.bias_correction(moment, decay, real(count)) if debias else moment
+        maximum = (
+            jax.tree.map(jnp.maximum, cast_like(state.maximum, moment), moment) if amsgrad else ()
+        )
+        second = maximum if amsgrad else moment
+        debiased = optax.tree.bias_correction(second, decay, real(count)) if debias else second
         if eps_on_debiased or not debias:
             out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, debiased)
         else:
             correction = jnp.sqrt(1 - decay ** real(count))
             out = jax.tree.map(
-                lambda v: (jnp.sqrt(v + eps_root) + eps) / correction.astype(v.dtype), moment
+                lambda v: (jnp.sqrt(v + eps_root) + eps) / correction.astype(v.dtype), second
             )
-        return out, MomentState(count, _stored(moment, dtype))
+        return out, SecondMomentState(count, _stored(moment, dtype), _stored(maximum, dtype))
 
     return optax.GradientTransformation(init, update)
 
@@ -209,6 +250,7 @@ def adam(
     eps_root: NonNegative = 0.0,
     debias: bool = True,
     eps_on_debiased: bool = True,
+    amsgrad: bool = False,
     mu_dtype: DType = None,
     nu_dtype: DType = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -218,7 +260,13 @@ def adam(
     Source: Kingma and Ba 2014, arXiv 1412.6980.
     """
     second = rms(
-        b2, eps, eps_root=eps_root, debias=debias, eps_on_debiased=eps_on_debiased, dtype=nu_dtype
+        b2,
+        eps,
+        eps_root=eps_root,
+        debias=debias,
+        eps_on_debiased=eps_on_debiased,
+        amsgrad=amsgrad,
+        dtype=nu_dtype,
     )
     return merge_leaves(divide, ema(b1, debias=debias, dtype=mu_dtype), second)
 
@@ -258,14 +306,6 @@ def momentum(
     return optax.GradientTransformation(init, update)
 
 
-class LayerMomentState(NamedTuple):
-    """One second moment a layer, `packed`, and its running maximum where asked for."""
-
-    steps: jax.Array
-    moment: jax.Array
-    maximum: jax.Array | tuple[()]
-
-
 @transformation
 def layer_rms(
     decay: Decay,
@@ -292,7 +332,7 @@ def layer_rms(
       axes: where a leaf stacks several layers, a spec with batch axes gives each its own norm.
 
     Returns:
-      A transformation with `LayerMomentState` whose output is one divisor a layer.
+      A transformation with `SecondMomentState` whose output is one divisor a layer.
 
     Raises:
       ValueError: for an argument out of range.
@@ -307,7 +347,7 @@ def layer_rms(
         def zeros():
             return jnp.zeros(layers.shape, layers.dtype)
 
-        return LayerMomentState(jnp.zeros([], jnp.int32), zeros(), zeros() if amsgrad else ())
+        return SecondMomentState(jnp.zeros([], jnp.int32), zeros(), zeros() if amsgrad else ())
 
     def update(updates, state, params=None):
         del params
@@ -318,7 +358,7 @@ def layer_rms(
         moment = jnp.where(fresh, n, decay * v + (1 - decay) * n)
         maximum = jnp.maximum(state.maximum, moment) if amsgrad else ()
         divisor = jnp.sqrt((maximum if amsgrad else moment) + eps_root) + eps
-        return unpacked(divisor, energy), LayerMomentState(count, moment, maximum)
+        return unpacked(divisor, energy), SecondMomentState(count, moment, maximum)
 
     return optax.GradientTransformation(init, update)
 

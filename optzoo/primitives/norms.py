@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -65,9 +66,18 @@ def _replicated(x: jax.Array) -> jax.Array:
 
 def layer_energy(spec: Axes | None, x: jax.Array) -> jax.Array:
     """Σ |x|² of a layer: a scalar, or one number a stacked layer where the axes have a batch."""
+    return _over_layer(jnp.sum, spec, abs_sq(x))
+
+
+def layer_maximum(spec: Axes | None, x: jax.Array) -> jax.Array:
+    """The largest |x| of a layer, 0 for an empty one, in the shape of `layer_energy`."""
+    return _over_layer(functools.partial(jnp.max, initial=0), spec, jnp.abs(x))
+
+
+def _over_layer(reduce: Callable[..., jax.Array], spec: Axes | None, x: jax.Array) -> jax.Array:
     batch = spec.batch if spec else ()
-    summed = tuple(axis for axis in range(x.ndim) if axis not in batch)
-    return jnp.sum(abs_sq(x), axis=summed, keepdims=bool(batch))
+    reduced = tuple(axis for axis in range(x.ndim) if axis not in batch)
+    return reduce(x, axis=reduced, keepdims=bool(batch))
 
 
 def unit_norm(spec: Axes | None, x: jax.Array) -> jax.Array:

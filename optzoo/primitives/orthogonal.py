@@ -25,7 +25,7 @@ def newton_schulz(
     steps: int = 5,
     *,
     coefficients: Coefficients = KELLER_JORDAN,
-    eps: float = 1e-7,
+    eps: jax.typing.ArrayLike = 1e-7,
     clamp_norm: bool = False,
     dtype: DType = None,
 ) -> Orthogonalizer:

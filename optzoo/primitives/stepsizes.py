@@ -44,6 +44,45 @@ def rate(learning_rate: LearningRate) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda _: StepState(jnp.zeros([], jnp.int32)), update)
 
 
+class RelativeRateState(NamedTuple):
+    """How many steps are finished, and the largest rate so far."""
+
+    steps: jax.Array
+    largest: jax.Array
+
+
+@transformation
+def relative_rate(
+    learning_rate: LearningRate, peak: Positive | None = None
+) -> optax.GradientTransformation:
+    """A branch for `merge`: the learning rate as a fraction of its peak, one scalar.
+
+    Args:
+      learning_rate: a number, or a schedule of the number of finished steps.
+      peak: the largest learning rate; by default the largest so far, so that the fraction is 1
+        until the rate first falls.
+
+    Returns:
+      A transformation with `RelativeRateState` whose output is a scalar; 0 at a rate of 0.
+
+    Raises:
+      ValueError: for a peak out of range.
+    """
+
+    def update(updates, state, params=None):
+        del updates, params
+        now = jnp.asarray(at(learning_rate, state.steps), float)
+        largest = jnp.maximum(state.largest, now)
+        highest = jnp.where(largest > 0, largest, 1) if peak is None else peak
+        return now / highest, RelativeRateState(optax.safe_increment(state.steps), largest)
+
+    def init(params):
+        del params
+        return RelativeRateState(jnp.zeros([], jnp.int32), jnp.zeros([], float))
+
+    return optax.GradientTransformation(init, update)
+
+
 class DistanceState(NamedTuple):
     """Where the run began, how far it has been since, and the gradient energy it has met.
 

@@ -20,8 +20,10 @@ for family in sorted(HERE.glob("*/index.json")):
     for name, entry in json.loads(family.read_text(encoding="utf-8"))["configurations"].items():
         CONFIGURATIONS[name], FILES[name] = entry, family.parent / f"{name}.npz"
 
-PARAMETERS = {"params0", "grads", "params", "eval", "avg"}
+PARAMETERS = {"params0", "grads", "params", "eval", "avg", "previous", "velocity0"}
 """The kinds of arrays that are shaped like parameters."""
+EXTRA_ARGS = {"previous": "previous_grad"}
+"""The kinds of arrays that `update` gets step by step, and as which argument."""
 
 Leaves = dict[str, np.ndarray]
 Arrays = dict[str, Leaves]
@@ -86,10 +88,13 @@ def named(path: str) -> Any:
 
 
 def transformation(node: dict, arrays: Arrays) -> optax.GradientTransformationExtraArgs:
-    """The transformation that a node describes; a recorded learning rate becomes a schedule."""
+    """The transformation that a node describes; it may name any kind of recorded arrays.
+
+    A recorded learning rate becomes a schedule.
+    """
     rates = arrays.get("sched", {}).get("lr")
     schedule = None if rates is None else lambda count: jnp.asarray(rates, float)[count]
-    return optax.with_extra_args_support(build(node, {"sched/lr": schedule}))
+    return optax.with_extra_args_support(build(node, {**arrays, "sched/lr": schedule}))
 
 
 def replay(
@@ -111,21 +116,24 @@ def replay(
     """
     with jax.enable_x64(dtype == "float64"):
         tx = transformation(node, arrays)
-        start, grads = (
-            {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
-            for kind in ("params0", "grads")
-        )
+        given = {
+            kind: {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            for kind in ("params0", "grads", *EXTRA_ARGS)
+            if kind in arrays
+        }
+        start = given.pop("params0")
 
-        def step(carry, gradient):
+        def step(carry, inputs):
             params, state = carry
-            updates, state = tx.update(gradient, state, params)
+            extra = {EXTRA_ARGS[kind]: tree for kind, tree in inputs.items() if kind != "grads"}
+            updates, state = tx.update(inputs["grads"], state, params, **extra)
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
 
-        def run(params, gradients):
-            return jax.lax.scan(step, (params, tx.init(params)), gradients)[1]
+        def run(params, inputs):
+            return jax.lax.scan(step, (params, tx.init(params)), inputs)[1]
 
-        return jax.tree.map(np.asarray, compiled(run)(start, grads))
+        return jax.tree.map(np.asarray, compiled(run)(start, given))
 
 
 def compiled(run: Callable) -> Callable:

@@ -12,8 +12,8 @@ from optzoo.primitives.base import (
     Positive,
     transformation,
 )
-from optzoo.primitives.combine import add, merge_leaves, multiply
-from optzoo.primitives.decay import add_decayed_weights
+from optzoo.primitives.combine import merge_leaves, multiply
+from optzoo.primitives.decay import rated_decay
 from optzoo.primitives.labels import Selection
 from optzoo.primitives.moments import adam, ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
@@ -130,11 +130,7 @@ def adago(
       Zhang et al. 2025, arXiv 2509.02981; no official code is public, so this follows the paper's
       algorithm box, with Newton–Schulz for the direction as in its experiments.
     """
-    decay = optax.chain(
-        optax.set_to_zero(),
-        add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
-    )
+    decay = rated_decay(learning_rate, weight_decay, mask)
 
     def matrices(known: AxesOf) -> optax.GradientTransformation:
         steps = scale_by_adago(
@@ -149,7 +145,7 @@ def adago(
             axes=known,
             mu_dtype=mu_dtype,
         )
-        return optax.chain(merge_leaves(add, steps, decay), optax.scale(-1.0))
+        return optax.chain(steps, decay, optax.scale(-1.0))
 
     adam_rest = optax.chain(
         adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.006))

@@ -6,6 +6,7 @@ import optax
 
 from optzoo.primitives.axes import AxesLike, AxesOf
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
+from optzoo.primitives.combine import gradient
 from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.labels import Selection
 from optzoo.primitives.moments import adam, ema, momentum as heavy_ball
@@ -22,6 +23,7 @@ def scale_by_muon(
     momentum: Decay = 0.95,
     nesterov: bool = True,
     momentum_form: MomentumForm = "ema",
+    correction: optax.GradientTransformation | None = None,
     orthogonalizer: Orthogonalizer | None = None,
     scale: Scale = "fan",
     axes: AxesLike = None,
@@ -37,7 +39,10 @@ def scale_by_muon(
         else ema(momentum, debias=momentum_form == "debiased", nesterov=nesterov, dtype=mu_dtype)
     )
     return optax.chain(
-        averaged, orthogonalize(orthogonalizer, axes=axes), scale_by_fan(scale, axes=axes)
+        gradient if correction is None else correction,
+        averaged,
+        orthogonalize(orthogonalizer, axes=axes),
+        scale_by_fan(scale, axes=axes),
     )
 
 
@@ -65,6 +70,7 @@ def muon(
     momentum: Decay = 0.95,
     nesterov: bool = True,
     momentum_form: MomentumForm = "ema",
+    correction: optax.GradientTransformation | None = None,
     orthogonalizer: Orthogonalizer | None = None,
     scale: Scale = "fan",
     weight_decay: NonNegative = 0.0,
@@ -103,6 +109,8 @@ def muon(
       nesterov: look one step ahead.
       momentum_form: "ema" as above (Keller Jordan, torch.optim.Muon); "sum", m ← momentum·m + g
         (Moonlight); "debiased", both terms corrected for the start at zero (Optax).
+      correction: what is made of a matrix's gradient before the momentum. MARS-M is
+        `variance_reduced(0.025, momentum)` of `optzoo.primitives` without nesterov.
       orthogonalizer: maps a stack of matrices (k, m, n), m ≤ n, to one of the same shape;
         `newton_schulz()` by default, `polar()` for the exact one, or any callable.
       scale: "fan" as above, with the flattened fan of convolutions; "keller_jordan", the original
@@ -127,7 +135,8 @@ def muon(
     References:
       Jordan et al. 2024, kellerjordan.github.io/posts/muon; official code KellerJordan/Muon, which
       iterates in bfloat16: `orthogonalizer=newton_schulz(dtype=jnp.bfloat16)`. Moonlight: Liu et
-      al. 2025, arXiv 2502.16982.
+      al. 2025, arXiv 2502.16982. MARS-M: Liu et al. 2025, arXiv 2510.21800, whose code decays by
+      0.1 with scale="match_rms_adamw", momentum = 0.95 and the same rate and decay for `rest`.
     """
 
     def matrices(known: AxesOf) -> optax.GradientTransformation:
@@ -136,6 +145,7 @@ def muon(
                 momentum=momentum,
                 nesterov=nesterov,
                 momentum_form=momentum_form,
+                correction=correction,
                 orthogonalizer=orthogonalizer,
                 scale=scale,
                 axes=known,
