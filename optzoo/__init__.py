@@ -31,7 +31,16 @@ from optzoo.optimizers.layerwise.novograd import (
     scale_by_novograd as scale_by_novograd,
 )
 from optzoo.optimizers.matrix.adago import adago as adago, scale_by_adago as scale_by_adago
+from optzoo.optimizers.matrix.adamuon import (
+    adamuon as adamuon,
+    scale_by_adamuon as scale_by_adamuon,
+)
 from optzoo.optimizers.matrix.muon import muon as muon, scale_by_muon as scale_by_muon
+from optzoo.optimizers.matrix.normuon import (
+    normuon as normuon,
+    scale_by_normuon as scale_by_normuon,
+)
+from optzoo.optimizers.matrix.scion import scale_by_scion as scale_by_scion, scion as scion
 from optzoo.optimizers.parameter_free.dog import (
     dog as dog,
     ldog as ldog,
@@ -45,6 +54,7 @@ from optzoo.primitives.combine import (
     merge_leaves as merge_leaves,
     parameters as parameters,
 )
+from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.labels import matrix_labels as matrix_labels
 from optzoo.primitives.orthogonal import (
