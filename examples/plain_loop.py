@@ -51,6 +51,8 @@ def main(optimizer: str, steps: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--optimizer", default="schedule_free_adamw", choices=optzoo.REGISTRY)
+    parser.add_argument(
+        "--optimizer", default="schedule_free_adamw", choices=list(optzoo.REGISTRY.optimizers)
+    )
     parser.add_argument("--steps", type=int, default=300)
     main(**vars(parser.parse_args()))

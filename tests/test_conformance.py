@@ -12,7 +12,7 @@ CHECKS = [check for check in conformance_checks if check.name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_conformance(name, check):
     check(subject(name))
 
@@ -25,7 +25,7 @@ def test_primitives_conform(primitive, check):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_ten_thousand_leaves(name):
     (check,) = (check for check in conformance_checks if check.name == "many_leaves")
     check(subject(name, leaves=10_000))

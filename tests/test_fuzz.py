@@ -123,18 +123,18 @@ def _itself(tree: Any) -> Any:
     return tree
 
 
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_random_cases(name):
     fuzz(optzoo.REGISTRY[name], 100)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_many_random_cases(name):
     fuzz(optzoo.REGISTRY[name], 2000)
 
 
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_arguments_out_of_range_raise_errors_that_name_them(name):
     entry = optzoo.REGISTRY[name]
     hints = typing.get_type_hints(entry.factory, include_extras=True)

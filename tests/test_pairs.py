@@ -14,7 +14,9 @@ STEPS = 40
 
 def names(*unwanted):
     """The rules without these traits: an average of an average, say, helps nobody."""
-    return [name for name, entry in optzoo.REGISTRY.items() if not entry.traits & {*unwanted}]
+    return [
+        name for name, entry in optzoo.REGISTRY.optimizers.items() if not entry.traits & {*unwanted}
+    ]
 
 
 PLAIN = names(Trait.AVERAGES)

@@ -1,6 +1,6 @@
 """The parts that optimizers are made of; each is a transformation or a function of arrays."""
 
-from optzoo.primitives.averaging import (
+from optzoo.primitives.averaged import (
     lookahead as lookahead,
     polynomial_average as polynomial_average,
     schedule_free_average as schedule_free_average,
@@ -67,6 +67,7 @@ from optzoo.primitives.precision import (
 from optzoo.primitives.routing import split_matrices as split_matrices
 from optzoo.primitives.schedules import (
     alpha_warmup as alpha_warmup,
+    cosine as cosine,
     explore_exploit as explore_exploit,
     half_life_warmup as half_life_warmup,
     linear_warmup as linear_warmup,

@@ -9,40 +9,43 @@ import jax
 import jax.numpy as jnp
 
 import optzoo
-from optzoo import plugins, registry
+from optzoo import compose, plugins, registry
 from optzoo.compare.errors import UserError
 from optzoo.compare.machine import compiler_options
-from optzoo.compare.plan.baselines import BASELINES, unpublished
+from optzoo.compare.plan.baselines import BASELINES
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.plugins import one_line
 from optzoo.problems import PROBLEMS, Problem
-from optzoo.registry import Entry
+from optzoo.registry import Entry, unpublished
 
 
 def all_optimizers() -> dict[str, Entry]:
     """The registry and the baselines, by name."""
-    return {**optzoo.REGISTRY, **BASELINES}
+    return {**optzoo.REGISTRY.optimizers, **BASELINES}
 
 
 def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Entry]:
     """The optimizers to compare, by name.
 
     Args:
-      wanted: names, "package.module:factory" or factories `f(learning_rate, ...)`; None for the
-        registry and the baselines.
+      wanted: what `optzoo.build` reads, families, "baselines" and "all", which is the registry and
+        the baselines; or factories `f(learning_rate, ...)`. None for those declared as default.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported, or an empty list.
     """
     known = all_optimizers()
     if wanted is None:
-        return known
+        return {name: entry for name, entry in known.items() if entry.default}
+    families = optzoo.REGISTRY.optimizers.families
+    groups: dict[str, Mapping[str, Entry]] = {**families, "baselines": BASELINES, "all": known}
     chosen: dict[str, Entry] = {}
     for item in wanted:
-        if isinstance(item, str) and ":" not in item:
-            chosen[item] = _named("optimizer", item, known)
+        if isinstance(item, str) and item in groups:
+            chosen.update(groups[item])
         elif isinstance(item, str):
-            chosen[item] = _entry(item, _load("optimizer", item))
+            entry = _composed(item, {**known, **groups})
+            chosen[entry.name] = entry
         else:
             chosen[getattr(item, "__name__", repr(item))] = _entry(repr(item), item)
     return _some("optimizer", chosen)
@@ -136,6 +139,16 @@ def _named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     try:
         return registry.named(kind, name, known)
     except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _composed(text: str, known: Mapping[str, Any]) -> Entry:
+    try:
+        return compose.entry(text)
+    except ValueError as error:
+        # A name alone may have been meant for a group.
+        if text.isidentifier() and text not in optzoo.REGISTRY:
+            _named("optimizer", text, known)
         raise UserError(str(error)) from error
 
 
