@@ -23,7 +23,12 @@ from optzoo.primitives.combine import (
     only as only,
     parameters as parameters,
 )
-from optzoo.primitives.decay import pull_norms as pull_norms, stable_decay as stable_decay
+from optzoo.primitives.constraints import constrain as constrain
+from optzoo.primitives.decay import (
+    cautious_decay as cautious_decay,
+    pull_norms as pull_norms,
+    stable_decay as stable_decay,
+)
 from optzoo.primitives.directions import (
     adaptive_clip as adaptive_clip,
     centralize as centralize,
@@ -63,6 +68,16 @@ from optzoo.primitives.polynomials import (
 from optzoo.primitives.precision import (
     master_weights as master_weights,
     stochastic_round as stochastic_round,
+)
+from optzoo.primitives.preconditioning import (
+    power_iteration as power_iteration,
+    precondition as precondition,
+)
+from optzoo.primitives.roots import (
+    gram as gram,
+    inverse_root as inverse_root,
+    pade_root as pade_root,
+    taylor_root as taylor_root,
 )
 from optzoo.primitives.routing import split_matrices as split_matrices
 from optzoo.primitives.schedules import (
