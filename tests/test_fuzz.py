@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import strategies as st
-from subjects import TOTAL_STEPS
+from subjects import TOTAL_STEPS, answered
 
 import optzoo
 from optzoo.primitives.base import Range
@@ -107,7 +107,7 @@ def fuzz(entry: Entry, examples: int) -> None:
         options, params, gradients = case
         if Trait.SCHEDULED in entry.traits:
             options = {"total_steps": TOTAL_STEPS, **options}
-        tx = entry.factory(**options)
+        tx = answered(entry.factory(**options), entry)
         state = tx.init(params)
         for gradient in gradients:
             updates, new = tx.update(gradient, state, params)

@@ -89,6 +89,16 @@ def test_functions_give_the_recorded_values(name):
             np.testing.assert_allclose(got, want, atol=function["tolerance"] * np.abs(want).max())
 
 
+def test_a_node_may_name_what_composes():
+    arguments = {"rule": "lookahead(sgd(momentum=0.0), period=2)", "learning_rate": 0.5}
+    tx = build({"call": "optzoo.build", "arguments": arguments}, {})
+    params = {"w": np.ones(2, np.float32)}
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_array_equal(updates["w"], [-0.5, -0.5])
+    schedule = build({"call": "optzoo.cosine", "positional": [1.0, 10]}, {})
+    assert float(schedule(np.int32(1))) == 1.0
+
+
 def test_every_recording_is_in_the_index(request):
     files = sorted((request.path.parent / "golden").rglob("*.npz"))
     assert files == sorted(FILES.values())

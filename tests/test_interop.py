@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
+from subjects import answered
 
 import optzoo
 from optzoo.registry import Trait
@@ -42,7 +43,8 @@ GRADS = [random_like(PARAMS, seed) for seed in range(1, STEPS + 1)]
 
 
 def build(name, **options):
-    return optzoo.get(name).build(total_steps=STEPS, **options)
+    entry = optzoo.get(name)
+    return answered(entry.build(total_steps=STEPS, **options), entry)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from subjects import answered
 
 import optzoo
 from optzoo import catalog
@@ -97,7 +98,7 @@ def test_signature_is_learning_rate_and_keywords(entry):
 
 @pytest.mark.parametrize("entry", OPTIMIZERS)
 def test_build_gives_a_working_transformation(entry):
-    tx = entry.build(0.1, total_steps=10)
+    tx = answered(entry.build(0.1, total_steps=10), entry)
     params = {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}
     state = tx.init(params)
     updates, _ = jax.jit(tx.update)(params, state, params)

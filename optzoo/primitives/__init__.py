@@ -12,7 +12,11 @@ from optzoo.primitives.axes import (
     map_with_axes as map_with_axes,
     torch_axes as torch_axes,
 )
-from optzoo.primitives.base import transformation as transformation, widened as widened
+from optzoo.primitives.base import (
+    require as require,
+    transformation as transformation,
+    widened as widened,
+)
 from optzoo.primitives.combine import (
     add as add,
     divide as divide,

@@ -1,7 +1,7 @@
 """What keeps something of each matrix: its Gram matrix, or its leading directions."""
 
 import math
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,7 @@ def power_iteration(
     power_iters: Annotated[int, Range("[1, inf)")] = 1,
     eps: NonNegative = 1e-8,
     longer_first: bool = True,
-    key: Any = 0,
+    key: int | jax.Array = 0,
     axes: AxesLike = None,
     mu_dtype: DType = None,
 ) -> optax.GradientTransformation:

@@ -93,13 +93,13 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
     def start(key):
         params = problem.init(key)
         batch = problem.draw(key, jnp.asarray(0, "int32"))
-        value, gradients = jax.value_and_grad(problem.loss)(params, batch)
+        problem.differentiate(params, batch)
         reports = [problem.evaluate(params, split) for split in SPLITS]
         seen = problem.observe(params, params, batch) if problem.observe else {}
-        return params, value, gradients, reports, seen
+        return params, batch, reports, seen
 
     try:
-        params, value, gradients, reports, seen = jax.eval_shape(start, jax.random.key(0))
+        params, batch, reports, seen = jax.eval_shape(start, jax.random.key(0))
         for report in reports:
             if not isinstance(report, dict) or "loss" not in report:
                 raise TypeError('evaluate must return a dictionary with the entry "loss"')
@@ -121,13 +121,14 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
 
     for name, contestant in rules.items():
 
-        def step(learning_rate, params, value, gradients, contestant=contestant):
+        def step(learning_rate, params, batch, contestant=contestant):
             rule = contestant.build(learning_rate, steps)
-            return rule.update(gradients, rule.init(params), params, value=value)
+            gradients, extra = problem.differentiate(params, batch)
+            return rule.update(gradients, rule.init(params), params, **extra)
 
         rate = jax.ShapeDtypeStruct((), "float32")
         try:
-            jax.eval_shape(step, rate, params, value, gradients)
+            jax.eval_shape(step, rate, params, batch)
         except Exception as error:
             raise UserError(f"optimizer {name!r} on {problem_name!r}: {one_line(error)}") from error
 

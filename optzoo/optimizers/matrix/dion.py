@@ -1,7 +1,8 @@
 """Dion: orthonormal updates of low rank, and what they miss kept for later."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
+import jax
 import optax
 
 from optzoo.primitives.axes import AxesLike
@@ -30,7 +31,7 @@ def scale_by_dion(
     power_iters: Annotated[int, Range("[1, inf)")] = 1,
     eps: NonNegative = 1e-8,
     longer_first: bool = True,
-    key: Any = 0,
+    key: int | jax.Array = 0,
     scale: Scale = "rms_to_rms",
     axes: AxesLike = None,
     mu_dtype: DType = None,
@@ -70,7 +71,7 @@ def dion(
     power_iters: Annotated[int, Range("[1, inf)")] = 1,
     eps: NonNegative = 1e-8,
     longer_first: bool = True,
-    key: Any = 0,
+    key: int | jax.Array = 0,
     scale: Scale = "rms_to_rms",
     weight_decay: NonNegative = 0.01,
     mask: Mask = None,
