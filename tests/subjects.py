@@ -86,8 +86,11 @@ def subject(name: str, leaves: int = 64) -> Subject:
 REQUIRED: dict[str, Any] = {
     "base": optax.sgd(0.1),
     "decay": 0.9,
+    "direction": optax.scale(-1.0),
+    "factor": 0.1,
     "key": jax.random.key(0),
     "learning_rate": 0.1,
+    "magnitude": optax.sgd(0.1),
     "mask": None,
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
@@ -99,12 +102,14 @@ REQUIRED: dict[str, Any] = {
 # These make a part of an update: how it joins the gradient.
 PARTS = {
     "dog_step": primitives.multiply,
+    "dual_norm": primitives.multiply,
     "friction": primitives.multiply,
     "layer_rms": primitives.divide,
     "norm_adagrad_step": primitives.multiply,
     "radial_decay": primitives.add,
     "rate": primitives.multiply,
     "rms": primitives.divide,
+    "unit_rms": primitives.divide,
 }
 
 
@@ -169,9 +174,10 @@ def primitive_subject(name: str) -> Subject:
     function = PRIMITIVES[name]
     parameters = inspect.signature(function).parameters
     needed = {arg: REQUIRED[arg] for arg, p in parameters.items() if p.default is p.empty}
+    claimed = Traits(static=static(function))
     made = functools.partial(function, **needed)
     if any(isinstance(value, optax.GradientTransformation) for value in needed.values()):
-        return Subject(made, leaves=64, name=name)
+        return Subject(made, traits=claimed, leaves=64, name=name)
 
     @functools.wraps(made)
     def descending(**arguments):
@@ -180,4 +186,4 @@ def primitive_subject(name: str) -> Subject:
             direction = primitives.merge_leaves(PARTS[name], primitives.gradient, direction)
         return optax.chain(direction, optax.scale(-0.01))
 
-    return Subject(descending, leaves=64, name=name)
+    return Subject(descending, traits=claimed, leaves=64, name=name)

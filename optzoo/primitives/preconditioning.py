@@ -151,27 +151,28 @@ def power_iteration(
         basis = jax.tree.map(drawn, matrix_state(shape, axes, params))
         return LowRankState(optax.tree.zeros_like(params, dtype=mu_dtype), basis)
 
-    def on_stacks(m, g, q):
+    def on_stacks(m, _, q):
         turned = not inputs_first(*m.shape[-2:])
 
         def turn(x):
             return jnp.swapaxes(x, -1, -2) if turned else x
 
-        m = turn(m + g)
-        r = q
+        m, r = turn(m), q
         for _ in range(power_iters):
             p = jnp.linalg.qr(m @ r)[0]
             r = jnp.swapaxes(m, -1, -2) @ p
         still = jnp.all(m == 0, axis=(-2, -1), keepdims=True)
         p, r = jnp.where(still, 0, p), jnp.where(still, q, r)
-        m = m - (1 - momentum) * (p @ jnp.swapaxes(r, -1, -2))
+        applied = (1 - momentum) * (p @ jnp.swapaxes(r, -1, -2))
         q = r / (_column_norms(r) + eps)
-        return turn(m), turn(p @ jnp.swapaxes(q, -1, -2)), q
+        return turn(applied), turn(p @ jnp.swapaxes(q, -1, -2)), q
 
     def update(updates, state, params=None):
         del params
-        held = cast_like(state.momentum, updates)
-        (held, out), (basis,) = update_stacks(on_stacks, axes, (held, updates), (state.basis,))
+        total = optax.tree.add(cast_like(state.momentum, updates), updates)
+        (applied, out), (basis,) = update_stacks(on_stacks, axes, (total, updates), (state.basis,))
+        # Here and not in the stack, so that M lies where the parameters lie.
+        held = optax.tree.sub(total, applied)
         return out, LowRankState(optax.tree.cast(held, mu_dtype), basis)
 
     return optax.GradientTransformation(init, update)
