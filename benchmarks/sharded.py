@@ -32,6 +32,8 @@ def shapes_of(matrices: int, rows: int, columns: int) -> common.Tree:
 def compiled(tx, shapes, mesh):
     """A step on parameters sharded over both axes of a mesh."""
     sharding = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+    whole = NamedSharding(mesh, PartitionSpec())
+    matrices = {leaf.shape for leaf in jax.tree.leaves(shapes)}
     with jax.set_mesh(mesh):
         placed = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
@@ -40,7 +42,7 @@ def compiled(tx, shapes, mesh):
             lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape,
                 leaf.dtype,
-                sharding=sharding if leaf.ndim == 2 else NamedSharding(mesh, PartitionSpec()),
+                sharding=sharding if leaf.shape in matrices else whole,
             ),
             jax.eval_shape(tx.init, shapes),
         )

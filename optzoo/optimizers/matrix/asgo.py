@@ -1,5 +1,6 @@
 """ASGO and DASGO: one side of a matrix preconditioned, by a matrix or by its diagonal."""
 
+from functools import partial
 from typing import Any
 
 import optax
@@ -120,13 +121,13 @@ def asgo(
       An et al. 2025, arXiv 2503.20762; official code infinity-stars/ASGO. The paper's box:
       momentum=0.0, b2=None, side="out", rms=None, inverse=inverse_root("eigh", eps=1e-3).
     """
-    direction = scale_by_asgo(
+    direction = partial(
+        scale_by_asgo,
         momentum=momentum,
         b2=b2,
         inverse=inverse,
         side=side,
         rms=rms,
-        axes=axes,
         mu_dtype=mu_dtype,
     )
     return descend_matrices(
@@ -221,7 +222,7 @@ def dasgo(
       An et al. 2025, arXiv 2503.20762; official code infinity-stars/ASGO.
     """
     return descend_matrices(
-        scale_by_dasgo(momentum=momentum, b2=b2, eps=eps, axes=axes, mu_dtype=mu_dtype),
+        partial(scale_by_dasgo, momentum=momentum, b2=b2, eps=eps, mu_dtype=mu_dtype),
         learning_rate,
         weight_decay=weight_decay,
         mask=mask,

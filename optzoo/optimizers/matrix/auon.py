@@ -1,5 +1,7 @@
 """AuON: normalised momentum with a brake on peaked updates."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import optax
 
@@ -27,7 +29,7 @@ def scale_by_auon(
     nesterov: bool = True,
     gamma: NonNegative = 1.0,
     normalize: bool = True,
-    orthogonalizer: Orthogonalizer | None = None,
+    hybrid: Orthogonalizer | None = None,
     scale: Scale = "keller_jordan",
     axes: AxesLike = None,
     mu_dtype: DType = None,
@@ -42,7 +44,7 @@ def scale_by_auon(
 
     return optax.chain(
         ema(momentum, debias=False, nesterov=nesterov, dtype=mu_dtype),
-        optax.identity() if orthogonalizer is None else orthogonalize(orthogonalizer, axes=axes),
+        optax.identity() if hybrid is None else orthogonalize(hybrid, axes=axes),
         optax.stateless(lambda updates, _: map_with_axes(braked, axes, updates)),
         scale_by_fan(scale, axes=axes),
     )
@@ -64,7 +66,7 @@ def auon(
     nesterov: bool = True,
     gamma: NonNegative = 1.0,
     normalize: bool = True,
-    orthogonalizer: Orthogonalizer | None = None,
+    hybrid: Orthogonalizer | None = None,
     scale: Scale = "keller_jordan",
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
@@ -103,8 +105,8 @@ def auon(
       gamma: strength of the brake.
       normalize: step by w/r, as in the paper's first version; False: by u/r, as the released
         package, with gamma = 1.5 and scale=None.
-      orthogonalizer: what u passes through first: `newton_schulz(1)` for the paper's hybrid;
-        nothing by default.
+      hybrid: an orthogonaliser that u passes through first, `newton_schulz(1)` in the paper's
+        hybrid form; None for none.
       scale: a factor of the matrix shape as in `muon`.
       weight_decay: decoupled decay of the matrices.
       mask: which matrices to decay: a tree of booleans, or a function that makes one.
@@ -120,20 +122,20 @@ def auon(
       The optimizer. It needs the parameters in `update`.
 
     Raises:
-      ValueError: for an argument out of range, or an `orthogonalizer` that changes shapes.
+      ValueError: for an argument out of range, or a `hybrid` that changes shapes.
 
     References:
       Maity 2025, arXiv 2509.24320; official code ryyzn9/AuON, in its first release and, with the
       options named above, its present one; it adds 1e-7 to |u| and 1e-8 to r.
     """
-    direction = scale_by_auon(
+    direction = partial(
+        scale_by_auon,
         momentum=momentum,
         nesterov=nesterov,
         gamma=gamma,
         normalize=normalize,
-        orthogonalizer=orthogonalizer,
+        hybrid=hybrid,
         scale=scale,
-        axes=axes,
         mu_dtype=mu_dtype,
     )
     return descend_matrices(

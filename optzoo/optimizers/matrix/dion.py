@@ -1,5 +1,6 @@
 """Dion: orthonormal updates of low rank, and what they miss kept for later."""
 
+from functools import partial
 from typing import Annotated
 
 import jax
@@ -134,7 +135,8 @@ def dion(
       Ahn et al. 2025, arXiv 2504.05295; official code microsoft/dion, which refuses convolutions:
       here they are flattened. A basis by QR, as in its reference.
     """
-    direction = scale_by_dion(
+    direction = partial(
+        scale_by_dion,
         rank_fraction=rank_fraction,
         rank=rank,
         momentum=momentum,
@@ -143,7 +145,6 @@ def dion(
         longer_first=longer_first,
         key=key,
         scale=scale,
-        axes=axes,
         mu_dtype=mu_dtype,
     )
     return descend_matrices(

@@ -1,5 +1,6 @@
 """Muon: momentum, orthogonalised, for matrices; Adam for everything else."""
 
+from functools import partial
 from typing import Literal
 
 import optax
@@ -129,13 +130,13 @@ def muon(
       iterates in bfloat16: `orthogonalizer=newton_schulz(dtype=jnp.bfloat16)`. Moonlight: Liu et
       al. 2025, arXiv 2502.16982.
     """
-    direction = scale_by_muon(
+    direction = partial(
+        scale_by_muon,
         momentum=momentum,
         nesterov=nesterov,
         momentum_form=momentum_form,
         orthogonalizer=orthogonalizer,
         scale=scale,
-        axes=axes,
         mu_dtype=mu_dtype,
     )
     return descend_matrices(

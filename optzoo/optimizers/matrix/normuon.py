@@ -1,5 +1,7 @@
 """NorMuon: Muon whose output units all move alike."""
 
+from functools import partial
+
 import optax
 
 from optzoo.primitives.axes import AxesLike
@@ -113,14 +115,14 @@ def normuon(
       Li et al. 2025, arXiv 2510.05491; official code zichongli5/NorMuon. There a unit of a
       convolution is one output, input and row of the kernel; here it is one output.
     """
-    direction = scale_by_normuon(
+    direction = partial(
+        scale_by_normuon,
         momentum=momentum,
         b2=b2,
         eps=eps,
         nesterov=nesterov,
         orthogonalizer=orthogonalizer,
         scale=scale,
-        axes=axes,
         mu_dtype=mu_dtype,
     )
     return descend_matrices(
