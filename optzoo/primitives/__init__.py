@@ -74,6 +74,7 @@ from optzoo.primitives.precision import (
     stochastic_round as stochastic_round,
 )
 from optzoo.primitives.preconditioning import (
+    orthogonalize_evenly as orthogonalize_evenly,
     power_iteration as power_iteration,
     precondition as precondition,
 )

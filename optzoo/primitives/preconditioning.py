@@ -1,4 +1,4 @@
-"""What keeps something of each matrix: its Gram matrix, or its leading directions."""
+"""What keeps something of each matrix: Gram matrix, leading directions, sizes of outputs."""
 
 import math
 from typing import Annotated, NamedTuple
@@ -19,6 +19,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.norms import root
+from optzoo.primitives.orthogonal import Orthogonalizer, on_stacks
 from optzoo.primitives.roots import Root, Side, gram, inverse_root, on_inputs
 from optzoo.primitives.stacks import matrix_state, update_stacks
 
@@ -69,7 +70,7 @@ def precondition(
 
         return GramState(inner.init(params), matrix_state(shape, axes, params))
 
-    def on_stacks(u, g, v):
+    def applied(u, g, v):
         k = gram(g, side)
         v = v + k if decay is None else decay * v + (1 - decay) * k
         r = to_inverse(v)
@@ -77,10 +78,72 @@ def precondition(
 
     def update(updates, state, params=None, **extra_args):
         made, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        (out, _), (new,) = update_stacks(on_stacks, axes, (made, updates), (state.gram,))
+        (out, _), (new,) = update_stacks(applied, axes, (made, updates), (state.gram,))
         return out, GramState(inner_state, new)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class EvenState(NamedTuple):
+    """The second moment of each output of each orthogonalised matrix."""
+
+    energy: Tree
+
+
+@transformation
+def orthogonalize_evenly(
+    decay: Decay,
+    eps: NonNegative = 1e-10,
+    *,
+    orthogonalizer: Orthogonalizer | None = None,
+    axes: AxesLike = None,
+) -> optax.GradientTransformation:
+    """`orthogonalize`, then the outputs of each matrix brought to one size over time (NorMuon).
+
+    Rule, for the orthogonalised matrix o and every output's mean n of o² over what feeds it:
+      v ← decay·v + (1 − decay)·n;   w = o/(√v + eps)
+      returns |o|·w/(|w| + eps)
+
+    It is `graft(gradient, o / unit_rms(decay))` after `orthogonalize`, in the same stacked call.
+
+    Args:
+      decay: of the second moment, in [0, 1).
+      eps: added to the root and to the norm.
+      orthogonalizer: maps a stack of matrices (k, m, n) to one of the same shape;
+        `newton_schulz()` by default.
+      axes: how leaves are matrices; see `optzoo.primitives.axes`. Leaves that are none pass.
+
+    Returns:
+      A transformation with `EvenState`.
+
+    Raises:
+      ValueError: for an argument out of range; from `update`, if the orthogonaliser changes the
+        shape.
+    """
+    method = on_stacks(orthogonalizer)
+
+    def init(params):
+        return EvenState(matrix_state(lambda fan_in, fan_out: (1, fan_out), axes, params))
+
+    def evened(u, v):
+        o = method(u)
+        squares = jnp.square(o)
+        v = decay * v + (1 - decay) * jnp.mean(squares, axis=-2, keepdims=True)
+        divisor = jnp.sqrt(v) + eps
+        columns = jnp.sum(squares, axis=-2, keepdims=True)
+        # |w| follows from the columns' norms, which saves a pass over the matrix.
+        length = root(jnp.sum(columns, axis=-1, keepdims=True))
+        safe = jnp.where(divisor == 0, 1, divisor)
+        width = root(jnp.sum(columns / jnp.square(safe), axis=-1, keepdims=True)) + eps
+        factor = length / (safe * jnp.where(width == 0, 1, width))
+        return o * factor, v
+
+    def update(updates, state, params=None):
+        del params
+        (out,), (energy,) = update_stacks(evened, axes, (updates,), (state.energy,))
+        return out, EvenState(energy)
+
+    return optax.GradientTransformation(init, update)
 
 
 class LowRankState(NamedTuple):
@@ -151,7 +214,7 @@ def power_iteration(
         basis = jax.tree.map(drawn, matrix_state(shape, axes, params))
         return LowRankState(optax.tree.zeros_like(params, dtype=mu_dtype), basis)
 
-    def on_stacks(m, _, q):
+    def iterated(m, _, q):
         turned = not inputs_first(*m.shape[-2:])
 
         def turn(x):
@@ -170,7 +233,7 @@ def power_iteration(
     def update(updates, state, params=None):
         del params
         total = optax.tree.add(cast_like(state.momentum, updates), updates)
-        (applied, out), (basis,) = update_stacks(on_stacks, axes, (total, updates), (state.basis,))
+        (applied, out), (basis,) = update_stacks(iterated, axes, (total, updates), (state.basis,))
         # Here and not in the stack, so that M lies where the parameters lie.
         held = optax.tree.sub(total, applied)
         return out, LowRankState(optax.tree.cast(held, mu_dtype), basis)

@@ -6,11 +6,10 @@ import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
-from optzoo.primitives.combine import divide, gradient, merge_leaves
-from optzoo.primitives.grafting import graft
 from optzoo.primitives.labels import Selection
-from optzoo.primitives.moments import ema, unit_rms
-from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
+from optzoo.primitives.moments import ema
+from optzoo.primitives.orthogonal import Orthogonalizer, Scale, scale_by_fan
+from optzoo.primitives.preconditioning import orthogonalize_evenly
 from optzoo.primitives.routing import descend_matrices
 from optzoo.registry import Trait, optimizer
 
@@ -28,11 +27,9 @@ def scale_by_normuon(
     mu_dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The direction of `normuon` for matrices; see there for the arguments."""
-    balanced = merge_leaves(divide, gradient, unit_rms(b2, eps, axes=axes))
     return optax.chain(
         ema(momentum, debias=False, nesterov=nesterov, dtype=mu_dtype),
-        orthogonalize(orthogonalizer, axes=axes),
-        graft(gradient, balanced, eps=eps, axes=axes),
+        orthogonalize_evenly(b2, eps, orthogonalizer=orthogonalizer, axes=axes),
         scale_by_fan(scale, axes=axes),
     )
 
