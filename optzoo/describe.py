@@ -100,8 +100,15 @@ def _is_empty(node: Any) -> bool:
 def _matrix(route: Route) -> str:
     if route.axes is None:
         return ""
-    *batch, rows, columns = route.axes.matrix_shape(np.shape(route.leaf))
-    return "".join(f"{size} of " for size in batch) + f"{rows} × {columns}"
+    shape = np.shape(route.leaf)
+    *batch, rows, columns = route.axes.matrix_shape(shape)
+    # Along the last output axis; any others come on top.
+    blocks = route.axes.blocks(shape) if route.axes.split != 1 else (1,)
+    parts = [columns * block // sum(blocks) for block in blocks]
+    if len(set(parts)) == 1:
+        batch, parts = (batch + [len(parts)] if len(parts) > 1 else batch), parts[:1]
+    outputs = str(parts[0]) if len(parts) == 1 else f"({' + '.join(map(str, parts))})"
+    return "".join(f"{size} of " for size in batch) + f"{rows} × {outputs}"
 
 
 def _reason(route: Route, group: str) -> str:

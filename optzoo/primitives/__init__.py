@@ -17,6 +17,7 @@ from optzoo.primitives.base import (
     transformation as transformation,
     widened as widened,
 )
+from optzoo.primitives.blocks import in_blocks as in_blocks
 from optzoo.primitives.combine import (
     add as add,
     divide as divide,

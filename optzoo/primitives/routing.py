@@ -7,6 +7,7 @@ import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import LearningRate, Mask, NonNegative, at
+from optzoo.primitives.blocks import in_blocks
 from optzoo.primitives.labels import Selection, matrix_labels
 from optzoo.primitives.moments import adam
 
@@ -55,7 +56,9 @@ def matrices_or_adam(
     """
     if rest is None:
         rest = optax.chain(adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(learning_rate))
-    return split_matrices(matrices(axes), rest, axes=axes, include=include, exclude=exclude)
+    return split_matrices(
+        in_blocks(matrices, axes), rest, axes=axes, include=include, exclude=exclude
+    )
 
 
 def descend_matrices(

@@ -5,6 +5,7 @@ import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, NonNegative, transformation
+from optzoo.primitives.blocks import in_blocks
 from optzoo.primitives.duality import Balls, dualize
 from optzoo.primitives.moments import ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale
@@ -104,16 +105,20 @@ def trust_region(
       Kovalev 2025, arXiv 2503.12645; no code is public. This is its method without a regulariser,
       and with decay; its extrapolated gradients are left out.
     """
-    return optax.chain(
-        scale_by_trust_region(
+
+    def direction(known):
+        return scale_by_trust_region(
             momentum=momentum,
             ball=ball,
             orthogonalizer=orthogonalizer,
             scale=scale,
             eps=eps,
-            axes=axes,
+            axes=known,
             mu_dtype=mu_dtype,
-        ),
+        )
+
+    return optax.chain(
+        in_blocks(direction, axes),
         optax.scale_by_learning_rate(learning_rate),
         optax.add_decayed_weights(-1.0 * weight_decay),
     )
