@@ -123,9 +123,30 @@ def test_adamuons_step_has_a_fixed_size(seed):
     np.testing.assert_allclose(np.sqrt(np.mean(updates**2, axis=(1, 2))), 0.2, rtol=1e-4)
 
 
+def test_evening_out_is_grafting_onto_units_in_one_call():
+    start, grads = tree(0), tree(1, steps=STEPS)
+    units = zoo.merge_leaves(zoo.divide, zoo.gradient, zoo.unit_rms(0.9, 1e-10))
+    parts = optax.chain(zoo.orthogonalize(), zoo.graft(zoo.gradient, units))
+    apart, together = (runner(tx)(start, grads)[0] for tx in (parts, zoo.orthogonalize_evenly(0.9)))
+    for name in ("kernel", "conv"):
+        close(together[name], apart[name], atol=1e-5)
+
+
+def test_units_are_outputs_or_inputs():
+    grads = {"kernel": jnp.asarray([[3.0, 0.0, 0.0], [4.0, 1.0, 0.0]])}
+    for options, want in (
+        ({}, np.sqrt([[12.5, 0.5, 0.0]])),
+        ({"total": True}, [[5.0, 1.0, 0.0]]),
+        ({"unit": "input", "total": True}, np.sqrt([[9.0], [17.0]])),
+    ):
+        tx = zoo.unit_rms(0.0, 0.0, **options)
+        out = tx.update(grads, tx.init(grads))[0]["kernel"]
+        np.testing.assert_allclose(out, want, rtol=1e-6)
+
+
 def test_grafting_takes_one_length_and_the_other_direction():
     grads = {"kernel": stack(0), "bias": jnp.asarray([3.0, -4.0])}
-    tx = zoo.graft(zoo.gradient, optax.stateless(lambda u, _: jax.tree.map(jnp.sign, u)), axes=None)
+    tx = zoo.graft(zoo.gradient, optax.stateless(lambda u, _: jax.tree.map(jnp.sign, u)))
     out = tx.update(grads, tx.init(grads))[0]
     np.testing.assert_allclose(out["bias"], [5 / 2**0.5, -5 / 2**0.5], rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(out["kernel"]), np.linalg.norm(grads["kernel"]), 1e-5)
