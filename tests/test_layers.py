@@ -21,12 +21,17 @@ LEVELS = {
     "evidence": 1,
     "combine": 1,
     "axes": 2,
+    "blocks": 3,
+    "leafwise": 3,
     "norms": 3,
     "evaluation": 3,
     "obstacles": 3,
     "polynomials": 3,
     "stacks": 3,
     "labels": 4,
+    "moments": 4,
+    "orthogonal": 4,
+    "roots": 4,
 }
 # The rooms of the comparison, in the order in which its data passes through them.
 ROOMS = ("plan", "work", "keep", "read", "show")

@@ -20,7 +20,7 @@ FILES = [
 ]
 ENTRIES = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.items()]
 OPTIMIZERS = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.optimizers.items()]
-OTHERS = {*optzoo.REGISTRY.wrappers, *optzoo.REGISTRY.schedules}
+OTHERS = [*optzoo.REGISTRY.wrappers, *optzoo.REGISTRY.schedules]
 # What the kit can fill in where a wrapper or a schedule requires it.
 REQUIRED = {"learning_rate", "total_steps", "key", "warmup_steps"}
 

@@ -1,6 +1,7 @@
 """Recorded trajectories: loading them, replaying their gradients, measuring deviations."""
 
 import importlib
+import inspect
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -16,9 +17,13 @@ HERE = Path(__file__).parent
 INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 FILES: dict[str, Path] = {}
 CONFIGURATIONS: dict[str, dict] = {}
+FUNCTIONS: dict[str, dict] = {}
 for family in sorted(HERE.glob("*/index.json")):
-    for name, entry in json.loads(family.read_text(encoding="utf-8"))["configurations"].items():
-        CONFIGURATIONS[name], FILES[name] = entry, family.parent / f"{name}.npz"
+    index = json.loads(family.read_text(encoding="utf-8"))
+    CONFIGURATIONS |= index["configurations"]
+    FUNCTIONS |= index.get("functions", {})
+    for name in (*index["configurations"], *index.get("functions", {})):
+        FILES[name] = family.parent / f"{name}.npz"
 
 PARAMETERS = {"params0", "grads", "params", "eval", "avg", "previous", "velocity0"}
 """The kinds of arrays that are shaped like parameters."""
@@ -34,7 +39,7 @@ def load(name: str) -> Arrays:
     arrays: Arrays = defaultdict(dict)
     with np.load(FILES[name]) as recorded:
         for key, value in recorded.items():
-            kind, _, leaf = key.partition("/")
+            kind, leaf = key.rsplit("/", 1) if "/" in key else (key, "")
             arrays[kind][leaf] = value
     return dict(arrays)
 
@@ -87,6 +92,24 @@ def named(path: str) -> Any:
         return getattr(named(module), attribute)
 
 
+def in_torch_layout(node: Any) -> Any:
+    """The same node for a recording as it is stored: every call that takes axes gets torch's."""
+    if isinstance(node, list):
+        return [in_torch_layout(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("call") == "optzoo.primitives.Axes":
+        groups = node["arguments"]
+        order = INDEX["layout"].get(str(sum(map(len, groups.values()))))
+        turned = {name: [order[axis] for axis in group] for name, group in groups.items()}
+        return node | {"arguments": turned}
+    node = {key: in_torch_layout(item) for key, item in node.items()}
+    if "call" in node and "axes" in inspect.signature(named(node["call"])).parameters:
+        arguments = {"axes": {"name": "optzoo.torch_axes"}} | node.get("arguments", {})
+        node["arguments"] = arguments
+    return node
+
+
 def transformation(node: dict, arrays: Arrays) -> optax.GradientTransformationExtraArgs:
     """The transformation that a node describes; it may name any kind of recorded arrays.
 
@@ -102,6 +125,7 @@ def replay(
     arrays: Arrays,
     dtype: str,
     evaluate: Callable[[Any, Any], Any] | None = None,
+    start_state: Mapping[str, str] | None = None,
 ) -> tuple[Leaves, Leaves | None]:
     """Feeds the recorded gradients, in one compiled scan, to what `node` describes.
 
@@ -110,6 +134,7 @@ def replay(
       arrays: the recording, in the layout that the transformation expects.
       dtype: "float32" or "float64", of parameters and gradients.
       evaluate: maps (state, params) to the parameters to evaluate.
+      start_state: parts of the state that begin as recorded: {field: kind of array}.
 
     Returns:
       The parameters after every step and, with `evaluate`, the parameters to evaluate.
@@ -130,8 +155,14 @@ def replay(
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
 
+        parts = {
+            field: {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            for field, kind in (start_state or {}).items()
+        }
+
         def run(params, inputs):
-            return jax.lax.scan(step, (params, tx.init(params)), inputs)[1]
+            state = optax.tree.set(tx.init(params), **parts)
+            return jax.lax.scan(step, (params, state), inputs)[1]
 
         return jax.tree.map(np.asarray, compiled(run)(start, given))
 

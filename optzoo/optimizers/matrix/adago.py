@@ -2,7 +2,7 @@
 
 import optax
 
-from optzoo.primitives.axes import AxesLike, AxesOf
+from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import (
     Decay,
     DType,
@@ -15,9 +15,9 @@ from optzoo.primitives.base import (
 from optzoo.primitives.combine import merge_leaves, multiply
 from optzoo.primitives.decay import rated_decay
 from optzoo.primitives.labels import Selection
-from optzoo.primitives.moments import adam, ema
+from optzoo.primitives.moments import ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
-from optzoo.primitives.routing import scaled, split_matrices
+from optzoo.primitives.routing import matrices_or_adam, scaled
 from optzoo.primitives.stepsizes import norm_adagrad_step
 from optzoo.registry import Trait, optimizer
 
@@ -132,7 +132,7 @@ def adago(
     """
     decay = rated_decay(learning_rate, weight_decay, mask)
 
-    def matrices(known: AxesOf) -> optax.GradientTransformation:
+    def matrices(known):
         steps = scale_by_adago(
             learning_rate,
             momentum=momentum,
@@ -147,12 +147,10 @@ def adago(
         )
         return optax.chain(steps, decay, optax.scale(-1.0))
 
-    adam_rest = optax.chain(
-        adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.006))
-    )
-    return split_matrices(
+    return matrices_or_adam(
         matrices,
-        adam_rest if rest is None else rest,
+        rest,
+        scaled(learning_rate, 0.006),
         axes=axes,
         include=include,
         exclude=exclude,

@@ -1,17 +1,18 @@
 """Muon: momentum, orthogonalised, for matrices; Adam for everything else."""
 
+from functools import partial
 from typing import Literal
 
 import optax
 
-from optzoo.primitives.axes import AxesLike, AxesOf
+from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
 from optzoo.primitives.combine import gradient
-from optzoo.primitives.decay import add_decayed_weights
+from optzoo.primitives.duality import dualize
 from optzoo.primitives.labels import Selection
-from optzoo.primitives.moments import adam, ema, momentum as heavy_ball
-from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
-from optzoo.primitives.routing import scaled, split_matrices
+from optzoo.primitives.moments import ema, momentum as heavy_ball
+from optzoo.primitives.orthogonal import Orthogonalizer, Scale
+from optzoo.primitives.routing import descend_matrices
 from optzoo.registry import Trait, optimizer
 
 MomentumForm = Literal["ema", "sum", "debiased"]
@@ -41,8 +42,7 @@ def scale_by_muon(
     return optax.chain(
         gradient if correction is None else correction,
         averaged,
-        orthogonalize(orthogonalizer, axes=axes),
-        scale_by_fan(scale, axes=axes),
+        dualize("spectral", orthogonalizer=orthogonalizer, scale=scale, axes=axes),
     )
 
 
@@ -115,7 +115,7 @@ def muon(
         `newton_schulz()` by default, `polar()` for the exact one, or any callable.
       scale: "fan" as above, with the flattened fan of convolutions; "keller_jordan", the original
         code, which takes kernel height/width for convolutions; "match_rms_adamw", 0.2·√max(in,
-        out) (Moonlight); None for 1.
+        out) (Moonlight); "rms_to_rms", √(out/in); None for 1.
       weight_decay: decoupled decay of the matrices.
       mask: which matrices to decay: a tree of booleans, or a function that makes one.
       rest: the optimizer of all other leaves; by default Adam with b1 = 0.9, b2 = 0.95,
@@ -138,29 +138,23 @@ def muon(
       al. 2025, arXiv 2502.16982. MARS-M: Liu et al. 2025, arXiv 2510.21800, whose code decays by
       0.1 with scale="match_rms_adamw", momentum = 0.95 and the same rate and decay for `rest`.
     """
-
-    def matrices(known: AxesOf) -> optax.GradientTransformation:
-        return optax.chain(
-            scale_by_muon(
-                momentum=momentum,
-                nesterov=nesterov,
-                momentum_form=momentum_form,
-                correction=correction,
-                orthogonalizer=orthogonalizer,
-                scale=scale,
-                axes=known,
-                mu_dtype=mu_dtype,
-            ),
-            add_decayed_weights(weight_decay, mask),
-            optax.scale_by_learning_rate(learning_rate),
-        )
-
-    adam_rest = optax.chain(
-        adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.015))
+    direction = partial(
+        scale_by_muon,
+        momentum=momentum,
+        nesterov=nesterov,
+        momentum_form=momentum_form,
+        correction=correction,
+        orthogonalizer=orthogonalizer,
+        scale=scale,
+        mu_dtype=mu_dtype,
     )
-    return split_matrices(
-        matrices,
-        adam_rest if rest is None else rest,
+    return descend_matrices(
+        direction,
+        learning_rate,
+        weight_decay=weight_decay,
+        mask=mask,
+        rest=rest,
+        rest_factor=0.015,
         axes=axes,
         include=include,
         exclude=exclude,
