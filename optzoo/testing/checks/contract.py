@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from optzoo.testing.check import DoesNotApply, check, fail
 from optzoo.testing.subject import Subject, random_like
-from optzoo.testing.trees import all_finite, cast, same_structure, same_types
+from optzoo.testing.trees import all_finite, cast, same_shapes, same_types
 
 
 def _stable(subject: Subject, dtype) -> None:
@@ -14,13 +14,7 @@ def _stable(subject: Subject, dtype) -> None:
     state = jax.eval_shape(subject.tx.init, params)
     for step in ("first", "second"):
         updates, new_state = jax.eval_shape(subject.update, grads, state, params)
-        same_structure(f"on the {step} step the updates", updates, params)
-        for got, want in zip(jax.tree.leaves(updates), jax.tree.leaves(params), strict=True):
-            if (got.shape, got.dtype) != (want.shape, want.dtype):
-                fail(
-                    f"on the {step} step the update of a {want.dtype}{list(want.shape)} parameter "
-                    f"is {got.dtype}{list(got.shape)}"
-                )
+        same_shapes(f"on the {step} step the updates", updates, params, dtypes=True)
         same_types(f"on the {step} step state leaves", new_state, state)
         state = new_state
 
