@@ -15,8 +15,7 @@ from optzoo.testing.trees import agree, all_finite, is_random, same_shapes, same
 
 def _two_steps(subject: Subject, params: Any, *, compiled: bool = True):
     gradients = random_like(params, 2)
-    step = jax.jit(subject.update) if compiled else None
-    run = subject.run(params, gradients, step=step)
+    run = (subject.run_compiled if compiled else subject.run)(params, gradients)
     for update in run.updates:
         same_shapes("the updates", update, params)
     all_finite("the update is not finite", run.updates)
