@@ -153,7 +153,7 @@ def add_rules(made: argparse.ArgumentParser, default: Sequence[str]) -> None:
         "--rules",
         nargs="+",
         default=list(default),
-        choices=list(optzoo.REGISTRY),
+        choices=list(optzoo.REGISTRY.optimizers),
         metavar="RULE",
         help=f"optimizers to measure; by default {' '.join(default)}",
     )

@@ -72,7 +72,7 @@ OTHER_INTERFACE = {"optax.contrib.dpsgd", "optax.lbfgs"}
 
 def names() -> list[str]:
     """Our optimizers, then Optax's: public factories that take a learning rate."""
-    found = [f"optzoo.{name}" for name in optzoo.REGISTRY]
+    found = [f"optzoo.{name}" for name in optzoo.REGISTRY.optimizers]
     for prefix, module in MODULES.items():
         for name in dir(module):
             full, factory = f"{prefix}.{name}", getattr(module, name)

@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=6, help="of the model; 6 by default")
     parser.add_argument("--width", type=int, default=512, help="of the model; 512 by default")
     parser.add_argument("--no-optax", action="store_true", help="only the rules of optzoo")
-    common.add_rules(parser, list(optzoo.REGISTRY))
+    common.add_rules(parser, list(optzoo.REGISTRY.optimizers))
     options = parser.parse_args()
     where = device(options.target)
     shapes = common.model(options.blocks, options.width)

@@ -62,7 +62,7 @@ def rule(name: str, rate: float | None) -> Any:
     """The factory of a rule with what it requires, and a rate where one is given."""
     import optzoo
 
-    entry = optzoo.REGISTRY[name]
+    entry = optzoo.REGISTRY.optimizers[name]
     given = {} if rate is None else {"learning_rate": rate}
     if "total_steps" in entry.signature.parameters:
         given["total_steps"] = TOTAL_STEPS
@@ -210,7 +210,7 @@ def main() -> int:
     sys.path.insert(0, str(checkout))
     import optzoo
 
-    names = [name for name in optzoo.REGISTRY if re.match(options.only or "", name)]
+    names = [name for name in optzoo.REGISTRY.optimizers if re.match(options.only or "", name)]
     context = multiprocessing.get_context("spawn")
     found = []
     for suite in SUITES:

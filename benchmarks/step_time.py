@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=6, help="of the model; 6 by default")
     parser.add_argument("--width", type=int, default=512, help="of the model; 512 by default")
     parser.add_argument("--no-torch", action="store_true", help="only optzoo and Optax")
-    common.add_rules(parser, list(optzoo.REGISTRY))
+    common.add_rules(parser, list(optzoo.REGISTRY.optimizers))
     options = parser.parse_args()
     shapes = common.model(options.blocks, options.width)
     rows = [row_of(name, shapes, options.seconds, not options.no_torch) for name in options.rules]

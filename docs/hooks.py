@@ -1,4 +1,4 @@
-"""Pages that MkDocs makes: one for each optimizer, the catalogue, and the claims with figures."""
+"""Pages that MkDocs makes: one for each entry, the catalogue, and the claims with figures."""
 
 import ast
 import json
@@ -26,15 +26,22 @@ CATALOGUE, PRIMITIVES = "<!-- catalogue -->", "<!-- primitives -->"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fills the navigation's empty list of optimizers."""
+    """Fills the navigation's empty list of optimizers, family by family."""
     for item in config.nav:
         if "Optimizers" in item:
-            item["Optimizers"] = [{name: f"optimizers/{name}.md"} for name in REGISTRY]
+            item["Optimizers"] = [
+                {
+                    family.replace("_", " ").capitalize(): [
+                        {n: f"optimizers/{n}.md"} for n in members
+                    ]
+                }
+                for family, members in REGISTRY.families.items()
+            ]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the optimizers' pages and the claims'."""
+    """Adds the entries' pages and the claims'."""
     claims = (CLAIMS / "README.md").read_text("utf-8")
     files.append(File.generated(config, "claims.md", content=claims))
     for figure in FIGURES:
@@ -55,13 +62,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def catalogue() -> str:
-    """The table of all optimizers, with links to their pages."""
-    rows = [
-        f"| [`{row['name']}`](optimizers/{row['name']}.md) | {row['idea']} | {row['use']} "
-        f"| {row['memory']} |"
-        for row in catalog.table()
-    ]
-    return "\n".join(["| optimizer | idea | when to use | state |", "|---|---|---|---|", *rows])
+    """A table for each family, with links to the pages of its members."""
+    parts = []
+    for family, members in REGISTRY.families.items():
+        rows = [
+            f"| [`{row['name']}`](optimizers/{row['name']}.md) | {row['idea']} | {row['use']} "
+            f"| {row['memory']} |"
+            for row in catalog.table(members)
+        ]
+        head = ["| name | idea | when to use | state |", "|---|---|---|---|"]
+        parts += [f"### {family}", catalog.about(family).strip(), "\n".join([*head, *rows])]
+    return "\n\n".join(parts)
 
 
 def primitives() -> str:
@@ -80,18 +91,19 @@ def primitives() -> str:
 
 
 def page(entry: Entry) -> str:
-    """The page of one optimizer as Markdown."""
+    """The page of one entry as Markdown."""
     traits = "".join(f"- {trait.value[0].upper()}{trait.value[1:]}.\n" for trait in entry.traits)
     authors = ", ".join(entry.authors)
     code = f" [Official code]({entry.code})." if entry.code else " No official code is public."
     parts = [
         f"# {entry.name}",
         f"{entry.summary}.",
-        f"**Against Adam.** {prose(entry, 'Against Adam')}",
+        titled("**Against Adam.** ", entry, "Against Adam"),
+        f"*Family:* {entry.family}. *Kind:* {entry.kind}.",
         "## Rule",
         formula(entry),
-        f"## When to use\n\n{prose(entry, 'When to use')}",
-        f"## Learning rate and decay\n\n{prose(entry, 'Tuning')}",
+        titled("## When to use\n\n", entry, "When to use"),
+        titled("## Learning rate and decay\n\n", entry, "Tuning"),
         claim(entry),
         f"## State\n\n{memory(entry)}\n\n{traits}",
         f"## Options\n\n{options(entry)}",
@@ -99,7 +111,13 @@ def page(entry: Entry) -> str:
         f"[{entry.title}]({entry.url}), {authors}, {entry.year}.{code}",
         f"```bibtex\n{catalog.bibtex(entry)}\n```",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def titled(head: str, entry: Entry, title: str) -> str:
+    """A section of the docstring under a head of its own; empty where there is none."""
+    text = prose(entry, title)
+    return head + text if text else ""
 
 
 def formula(entry: Entry) -> str:
@@ -115,9 +133,10 @@ def formula(entry: Entry) -> str:
 def memory(entry: Entry) -> str:
     """What the state costs beside Adam's."""
     count = catalog.memory(entry)
+    inside = " beside those of its inside" if entry.kind == "wrapper" else ""
     return (
-        f"{count} number{'' if count == '1' else 's'} for each parameter, measured on the state "
-        "itself; Adam keeps 2."
+        f"{count} number{'' if count == '1' else 's'} for each parameter{inside}, measured on the "
+        "state itself; Adam keeps 2."
     )
 
 

@@ -1,42 +1,16 @@
 """optzoo: optimizers for JAX that follow their papers, as composable Optax transformations."""
 
+from optzoo.compose import build as build
 from optzoo.describe import describe as describe
-from optzoo.optimizers.adaptive.adamp import (
-    adamp as adamp,
-    scale_by_adamp as scale_by_adamp,
-    scale_by_sgdp as scale_by_sgdp,
-    sgdp as sgdp,
-)
-from optzoo.optimizers.adaptive.ademamix import (
-    ademamix as ademamix,
-    scale_by_ademamix as scale_by_ademamix,
-)
-from optzoo.optimizers.adaptive.diffgrad import (
-    diffgrad as diffgrad,
-    scale_by_diffgrad as scale_by_diffgrad,
-)
-from optzoo.optimizers.adaptive.grams import grams as grams, scale_by_grams as scale_by_grams
-from optzoo.optimizers.assembled.ranger21 import (
-    ranger21 as ranger21,
-    scale_by_ranger21 as scale_by_ranger21,
-)
-from optzoo.optimizers.averaged.schedule_free import (
-    schedule_free as schedule_free,
-    schedule_free_adamw as schedule_free_adamw,
-    schedule_free_radam as schedule_free_radam,
-    schedule_free_sgd as schedule_free_sgd,
-)
-from optzoo.optimizers.layerwise.novograd import (
-    novograd as novograd,
-    scale_by_novograd as scale_by_novograd,
-)
-from optzoo.optimizers.matrix.adago import adago as adago, scale_by_adago as scale_by_adago
-from optzoo.optimizers.matrix.muon import muon as muon, scale_by_muon as scale_by_muon
-from optzoo.optimizers.parameter_free.dog import (
-    dog as dog,
-    ldog as ldog,
-    scale_by_dog as scale_by_dog,
-    scale_by_ldog as scale_by_ldog,
+from optzoo.optimizers.adaptive import *
+from optzoo.optimizers.assembled import *
+from optzoo.optimizers.averaged import *
+from optzoo.optimizers.layerwise import *
+from optzoo.optimizers.matrix import *
+from optzoo.optimizers.parameter_free import *
+from optzoo.primitives.averaged import (
+    lookahead as lookahead,
+    polynomial_average as polynomial_average,
 )
 from optzoo.primitives.axes import Axes as Axes, torch_axes as torch_axes
 from optzoo.primitives.combine import (
@@ -55,6 +29,11 @@ from optzoo.primitives.orthogonal import (
 from optzoo.primitives.precision import (
     master_weights as master_weights,
     stochastic_round as stochastic_round,
+)
+from optzoo.primitives.schedules import (
+    cosine as cosine,
+    explore_exploit as explore_exploit,
+    linear_warmup as linear_warmup,
 )
 from optzoo.registry import REGISTRY as REGISTRY, get as get
 

@@ -3,55 +3,104 @@
 `python -m optzoo.catalog` rewrites what README.md and CITATION.cff say about the optimizers.
 """
 
+import importlib
+import itertools
 import json
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optzoo.describe import describe
 from optzoo.plugins import load, one_line
-from optzoo.registry import REGISTRY, Entry, get
+from optzoo.registry import REGISTRY, Entry, Registry, get
 
 
-def table() -> list[dict[str, str]]:
-    """One row an optimizer: its name, idea, use, memory, year and paper, all as text."""
+def table(entries: Mapping[str, Entry] = REGISTRY) -> list[dict[str, str]]:
+    """One row an entry: its name, family, idea, use, memory, year and paper, all as text."""
     return [
         {
             "name": entry.name,
+            "family": entry.family,
             "idea": entry.summary,
             "use": _use(entry),
             "memory": memory(entry),
             "year": str(entry.year),
             "paper": entry.url,
         }
-        for entry in REGISTRY.values()
+        for entry in entries.values()
     ]
 
 
+def about(family: str) -> str:
+    """What the members of a family share and when to look there: its docstring."""
+    for package in ("optimizers", "primitives"):
+        try:
+            return importlib.import_module(f"optzoo.{package}.{family}").__doc__ or ""
+        except ModuleNotFoundError:
+            continue
+    raise ValueError(f"there is no family {family!r}")
+
+
+def listing(entries: Registry = REGISTRY, width: int = 80) -> str:
+    """The entries by family, as text for a terminal that is `width` columns wide."""
+    width = max(30, min(width, 100))
+
+    def filled(text: str, indent: str) -> list[str]:
+        return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
+
+    blocks = []
+    for family, members in entries.families.items():
+        lines = filled(f"{family}: {about(family).splitlines()[0].rstrip('.')}", "")
+        for entry, row in zip(members.values(), table(members), strict=True):
+            kind = "" if entry.kind == "optimizer" else f" ({entry.kind})"
+            lines.append(f"  {entry.name}{kind}")
+            lines += filled(f"{row['idea']}.", "    ")
+            lines += filled(f"{row['year']}, state {row['memory']}; {row['paper']}", "    ")
+        blocks.append("\n".join(lines))
+    note = "state: numbers kept for each parameter; of a wrapper, those that it adds."
+    return "\n\n".join([*blocks, "\n".join(filled(note, ""))])
+
+
 def _use(entry: Entry) -> str:
-    """When to use an optimizer: what comes before the first full stop or colon."""
+    """When to use an entry: what comes before the first full stop or colon."""
     return re.split(r"[.:](?: |$)", " ".join(entry.section("When to use").split()))[0]
 
 
 def memory(entry: Entry) -> str:
-    """How many numbers of state an optimizer keeps for each parameter: "2", or "1 to 2".
+    """How many numbers of state an entry keeps for each parameter: "2", or "1 to 2".
 
     Measured on the state of a hidden matrix, an embedding and a vector, each on its own and large
-    enough that counters and norms do not show.
+    enough that counters and norms do not show. For a wrapper, those that it adds to its inside, for
+    float32 and for bfloat16 parameters.
     """
+    if entry.kind == "schedule":
+        return "0"
     shapes = {"kernel": (512, 512), "embedding": (512, 512), "bias": (2**18,)}
-    tx = entry.build(total_steps=1000)
+    tx = example(entry)
     counts = set()
-    for name, shape in shapes.items():
-        params = {"layer": {name: jax.ShapeDtypeStruct(shape, jnp.float32)}}
+    dtypes = (jnp.float32, jnp.bfloat16) if entry.kind == "wrapper" else (jnp.float32,)
+    for (name, shape), dtype in itertools.product(shapes.items(), dtypes):
+        params = {"layer": {name: jax.ShapeDtypeStruct(shape, dtype)}}
         state = jax.tree.leaves(jax.eval_shape(tx.init, params))
         counts.add(round(sum(leaf.size for leaf in state) / 2**18, 1))
     low, high = min(counts), max(counts)
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def example(entry: Entry) -> optax.GradientTransformationExtraArgs:
+    """An optimizer at its defaults, or a wrapper around a rule without state."""
+    if entry.kind == "optimizer":
+        return entry.build(total_steps=1000)
+    inside, *rest = entry.signature.parameters.values()
+    known = {"learning_rate": 0.1, "key": 0}
+    needed = {p.name: known[p.name] for p in rest if p.default is p.empty and p.name in known}
+    return entry.build(total_steps=1000, **{inside.name: optax.sgd(0.1)}, **needed)
 
 
 def described(name: str, target: str) -> str:
@@ -94,6 +143,7 @@ def card(name: str) -> str:
         "Tuning": entry.section("Tuning"),
         "Defaults": "\n".join(defaults),
         "State": f"{memory(entry)} numbers for each parameter",
+        "Family": f"{entry.family} ({entry.kind})",
         "Note": "\n".join(sorted(trait.value for trait in entry.traits)),
         "Paper": f"{entry.title}\n{', '.join(entry.authors)} ({entry.year})\n{entry.url}",
         "Code": entry.code or "",
@@ -122,11 +172,14 @@ def bibtex(entry: Entry) -> str:
 def markdown_table() -> str:
     """The catalogue as a Markdown table."""
     rows = [
-        f"| `{row['name']}` | {row['idea']} | {row['use']} | {row['memory']} "
+        f"| `{row['name']}` | {row['family']} | {row['idea']} | {row['use']} | {row['memory']} "
         f"| [{row['year']}]({row['paper']}) |"
         for row in table()
     ]
-    head = ["| optimizer | idea | when to use | state | paper |", "|---|---|---|---|---|"]
+    head = [
+        "| name | family | idea | when to use | state | paper |",
+        "|---|---|---|---|---|---|",
+    ]
     return "\n".join([*head, *rows])
 
 

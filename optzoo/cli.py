@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +53,12 @@ def _app(command: str) -> Any:
     def compare(
         optimizers: Annotated[
             str | None,
-            typer.Option(help="Comma-separated names or package.module:factory.  [default: all]"),
+            typer.Option(
+                help="Comma-separated names, families, package.module:factory or what these "
+                "compose, such as 'schedule_free(adamp),lookahead(muon, period=10),adamw+cosine'; "
+                "or all.  [default: the rules of the ten papers that optzoo began with, and the "
+                "baselines]"
+            ),
         ] = None,
         problems: Annotated[
             str | None,
@@ -99,6 +105,7 @@ def _app(command: str) -> Any:
         process: Annotated[int | None, typer.Option(help="Which of them, from 0.")] = None,
     ) -> None:
         """Compare optimizers on problems, and write a report."""
+        from optzoo import compose
         from optzoo.compare import Grid, UserError, machine, run
         from optzoo.compare.show import report, terminal
 
@@ -108,7 +115,7 @@ def _app(command: str) -> Any:
             with terminal.Reporter(machine.leads()) as reporter:
                 results = run(
                     ["all"] if everything else _split(problems),
-                    _split(optimizers),
+                    None if optimizers is None else compose.split(optimizers),
                     lrs=None if lrs is None else Grid.parse(lrs),
                     schedules=_split(schedule) or [],
                     weight_decay=weight_decay,
@@ -163,27 +170,40 @@ def _app(command: str) -> Any:
 
     @app.command("list")
     def list_command(
+        family: Annotated[str | None, typer.Option(help="One family only.")] = None,
+        kind: Annotated[
+            str | None, typer.Option(help="One kind only: optimizer, wrapper or schedule.")
+        ] = None,
         problems: Annotated[
             bool, typer.Option("--problems", help="The problems to compare on instead.")
         ] = False,
     ) -> None:
-        """List the optimizers: idea, memory, year and paper; or the problems."""
+        """List the optimizers, wrappers and schedules by family; or the problems."""
         from optzoo import catalog
-        from optzoo.compare.show.terminal import show_table
-        from optzoo.problems import PROBLEMS
+        from optzoo.registry import KINDS, REGISTRY, named
 
         if problems:
-            rows = [
-                {"name": one.name, "group": one.group, "what it is": one.summary}
-                for one in PROBLEMS.values()
-            ]
-        else:
-            rows = catalog.table()
-        show_table(rows)
+            from optzoo.compare.show.terminal import show_table
+            from optzoo.problems import PROBLEMS
+
+            show_table(
+                [
+                    {"name": one.name, "group": one.group, "what it is": one.summary}
+                    for one in PROBLEMS.values()
+                ]
+            )
+            return
+        try:
+            chosen = REGISTRY if family is None else REGISTRY.family(family)
+            if kind is not None:
+                chosen = chosen.of(kind=named("kind", kind, dict(zip(KINDS, KINDS, strict=True))))
+        except ValueError as error:
+            _fail(str(error))
+        print(catalog.listing(chosen, shutil.get_terminal_size((100, 24)).columns))
 
     @app.command("show")
     def show(
-        name: Annotated[str, typer.Argument(help="The name of an optimizer.")],
+        name: Annotated[str, typer.Argument(help="The name of an optimizer, wrapper, schedule.")],
         params: Annotated[
             str | None,
             typer.Option(
@@ -192,7 +212,7 @@ def _app(command: str) -> Any:
             ),
         ] = None,
     ) -> None:
-        """Show one optimizer's rule, defaults, memory and paper."""
+        """Show one entry's rule, defaults, memory, family and paper."""
         from optzoo import catalog
 
         try:

@@ -1,36 +1,59 @@
-"""The registry: what an optimizer declares about itself, once, beside its code."""
+"""The registry: what a rule, wrapper or schedule declares about itself, once, beside its code."""
 
 import enum
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-import optax
-
-Factory = Callable[..., optax.GradientTransformationExtraArgs]
+Kind = Literal["optimizer", "wrapper", "schedule"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Factory = Callable[..., Any]
 F = TypeVar("F", bound=Factory)
 V = TypeVar("V")
 
 
 class Trait(enum.Enum):
-    """What a caller must know about a rule that its signature does not tell."""
+    """What a caller must know about an entry that its signature does not tell."""
 
     AVERAGES = "evaluate and save eval_params(opt_state, params), not the training parameters"
     COUPLED = "the update of one leaf depends on the other leaves"
     SHAPED = "the update depends on how a leaf's numbers are arranged in axes"
     SCHEDULED = "owns its learning-rate schedule and needs the number of steps in advance"
     SELF_TUNING = "finds its own step size; learning_rate only multiplies it"
+    RANDOM = "the update depends on a random key in the state"
+    VALUE = "update needs value=, the loss of this step's batch"
+    VALUE_FN = "update needs value_fn=, the loss of this step's batch as a function of parameters"
+    OUTPUTS = (
+        "update needs outputs_fn=, the model's outputs on this step's batch as a function of "
+        "parameters, and loss_fn=, the loss as a function of outputs"
+    )
+    GRADIENTS = "update needs gradients=, one for each objective along a leading axis"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The extra arguments of `update` that it is about."""
+        return ARGUMENTS.get(self, ())
+
+
+ARGUMENTS = {
+    Trait.VALUE: ("value",),
+    Trait.VALUE_FN: ("value_fn",),
+    Trait.OUTPUTS: ("outputs_fn", "loss_fn"),
+    Trait.GRADIENTS: ("gradients",),
+}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One optimizer: its factory and where it comes from; all else derives from these.
+    """What is registered: a factory and where it comes from; all else derives from these.
 
     Attributes:
-      factory: the public function, `factory(learning_rate, **options)`.
+      factory: the public function. An optimizer is `factory(learning_rate, **options)`, a wrapper
+        `factory(tx, **options)` around a transformation, a schedule
+        `factory(learning_rate, **options)`, which returns a function of the finished steps.
       title: title of the paper.
       authors: the paper's authors, in its order, "Given Family" each.
       year: the year of the paper's first version.
@@ -38,6 +61,8 @@ class Entry:
       url: where to read it.
       code: address of the authors' own code, or None where none is public.
       traits: what the signature does not tell; see `Trait`.
+      kind: "optimizer", "wrapper" or "schedule".
+      default: whether it belongs to a comparison that names no optimizers.
     """
 
     factory: Factory
@@ -48,10 +73,18 @@ class Entry:
     url: str
     code: str | None
     traits: frozenset[Trait]
+    kind: Kind = "optimizer"
+    default: bool = False
 
     @property
     def name(self) -> str:
         return self.factory.__name__
+
+    @property
+    def family(self) -> str:
+        """The folder of `optzoo.optimizers`, or the file of `optzoo.primitives`, it lies in."""
+        package, *parts = self.factory.__module__.split(".")
+        return parts[1] if package == "optzoo" and len(parts) > 1 else ""
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -84,13 +117,13 @@ class Entry:
             body.append(line)
         return inspect.cleandoc("\n" + "\n".join(body)).strip()
 
-    def build(self, learning_rate: Any = None, *, total_steps: int, **options: Any):
-        """The transformation for a run of `total_steps` steps.
+    def build(self, learning_rate: Any = None, *, total_steps: int, **options: Any) -> Any:
+        """What the factory makes for a run of `total_steps` steps.
 
-        `learning_rate=None` keeps the rule's own default; `total_steps` reaches only those rules
-        that ask for it.
+        `learning_rate=None` keeps the rule's own default; `learning_rate` and `total_steps` reach
+        only those that ask for them. A wrapper takes its transformation as an option, by name.
         """
-        if learning_rate is not None:
+        if learning_rate is not None and "learning_rate" in self.signature.parameters:
             options["learning_rate"] = learning_rate
         if "total_steps" in self.signature.parameters:
             options.setdefault("total_steps", total_steps)
@@ -98,10 +131,10 @@ class Entry:
 
 
 class Registry(Mapping[str, Entry]):
-    """The registered optimizers by name, in alphabetical order."""
+    """Entries by name, in alphabetical order; no two share a name, whatever their kinds."""
 
-    def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._entries = {entry.name: entry for entry in entries}
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -114,20 +147,59 @@ class Registry(Mapping[str, Entry]):
 
     def add(self, entry: Entry) -> None:
         if entry.name in self._entries:
-            raise ValueError(f"an optimizer named {entry.name!r} is registered already")
+            raise ValueError(f"an entry named {entry.name!r} is registered already")
         self._entries[entry.name] = entry
+
+    @property
+    def optimizers(self) -> "Registry":
+        return self.of(kind="optimizer")
+
+    @property
+    def wrappers(self) -> "Registry":
+        return self.of(kind="wrapper")
+
+    @property
+    def schedules(self) -> "Registry":
+        return self.of(kind="schedule")
+
+    @property
+    def families(self) -> dict[str, "Registry"]:
+        """The entries of each family, in alphabetical order."""
+        names = sorted({entry.family for entry in self.values()})
+        return {name: self.of(family=name) for name in names}
+
+    def family(self, name: str) -> "Registry":
+        """The entries of one family.
+
+        Raises:
+          ValueError: if there is no such family; the message gives the nearest one.
+        """
+        return named("family", name, self.families)
+
+    def of(self, *, kind: Kind | None = None, family: str | None = None) -> "Registry":
+        """The entries of a kind, a family, or both; None means any."""
+        return Registry(
+            entry
+            for entry in self.values()
+            if kind in (None, entry.kind) and family in (None, entry.family)
+        )
 
 
 REGISTRY = Registry()
 
 
 def get(name: str) -> Entry:
-    """The entry of one optimizer.
+    """The entry of one optimizer, wrapper or schedule.
 
     Raises:
-      ValueError: if no optimizer has that name; the message gives the nearest one.
+      ValueError: if nothing has that name; the message gives the nearest one.
     """
     return named("optimizer", name, REGISTRY)
+
+
+def unpublished(factory: Factory, *, default: bool = False) -> Entry:
+    """An entry for a factory that is not in the registry: it can be run, but has no paper."""
+    return Entry(factory, "", (), 0, None, "", None, frozenset(), default=default)
 
 
 def named(kind: str, name: str, known: Mapping[str, V]) -> V:
@@ -143,27 +215,41 @@ def named(kind: str, name: str, known: Mapping[str, V]) -> V:
     raise ValueError(f"unknown {kind} {name!r}: {hint}")
 
 
-def optimizer(
-    *,
-    title: str,
-    authors: tuple[str, ...],
-    year: int,
-    code: str | None,
-    arxiv: str | None = None,
-    url: str | None = None,
-    traits: tuple[Trait, ...] = (),
-) -> Callable[[F], F]:
-    """Registers the factory it decorates; see `Entry` for the arguments.
+class Declaration:
+    """A decorator that registers a factory as an entry of one kind."""
 
-    Raises:
-      ValueError: without both arxiv and url, or for a name that is registered already.
-    """
-    link = url or (arxiv and f"https://arxiv.org/abs/{arxiv}")
-    if not link:
-        raise ValueError(f"optimizer: {title!r} needs an arxiv identifier or a url")
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
 
-    def register(factory: F) -> F:
-        REGISTRY.add(Entry(factory, title, authors, year, arxiv, link, code, frozenset(traits)))
-        return factory
+    def __call__(
+        self,
+        *,
+        title: str,
+        authors: tuple[str, ...],
+        year: int,
+        code: str | None,
+        arxiv: str | None = None,
+        url: str | None = None,
+        traits: tuple[Trait, ...] = (),
+        default: bool = False,
+    ) -> Callable[[F], F]:
+        """Registers the factory it decorates; see `Entry` for the arguments.
 
-    return register
+        Raises:
+          ValueError: without both arxiv and url, or for a name that is registered already.
+        """
+        kind, link = self.kind, url or (arxiv and f"https://arxiv.org/abs/{arxiv}")
+        if not link:
+            raise ValueError(f"{kind}: {title!r} needs an arxiv identifier or a url")
+
+        def register(factory: F) -> F:
+            facts = title, authors, year, arxiv, link, code, frozenset(traits)
+            REGISTRY.add(Entry(factory, *facts, kind, default))
+            return factory
+
+        return register
+
+
+optimizer = Declaration("optimizer")
+wrapper = Declaration("wrapper")
+schedule = Declaration("schedule")

@@ -106,6 +106,17 @@ def speechless():
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
+def mute():
+    """Needs the loss, and does not say so."""
+
+    def update(g, state, params=None, **extra):
+        if "value" not in extra:
+            raise ValueError("no")
+        return g, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
 def one_norm(updates, _):
     return optax.tree.scale(1 / optax.tree.norm(updates), updates)
 
@@ -176,6 +187,7 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "nnx_state": (treewise(on_dicts_alone), {}),
     "orbax": (counting(lambda: jnp.zeros([0]), lambda c: c), {}),
     "needs_params": (treewise(lambda g, p: {**g, "x": p["x"]}), {}),
+    "needs_arguments": (mute(), {}),
     "mismatched_trees": (speechless(), {}),
     "stochastic": (noisy(), {"traits": Traits(stochastic=False)}),
     "couples_leaves": (treewise(one_norm), {"traits": Traits(couples_leaves=False)}),
@@ -202,6 +214,7 @@ UNTRUE = {
         {"eval_params": lambda state, p: p, "traits": Traits(averages=True)},
     ),
     "needs_params": (optax.sgd(0.1), {"traits": Traits(needs_params=True)}),
+    "needs_arguments": (optax.sgd(0.1), {"traits": Traits(needs=("value",))}),
     "stochastic": (optax.sgd(0.1), {"traits": Traits(stochastic=True)}),
     "couples_leaves": (optax.sgd(0.1), {"traits": Traits(couples_leaves=True)}),
     "shape_dependent": (optax.sgd(0.1), {"traits": Traits(shape_dependent=True)}),

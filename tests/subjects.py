@@ -2,15 +2,17 @@
 
 import functools
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import jax
 import optax
 
 import optzoo
-from optzoo import primitives
+from optzoo import compose, primitives
 from optzoo.registry import Entry, Trait
 from optzoo.testing import Subject, Traits
+from optzoo.testing.offers import offers
 
 TOTAL_STEPS = 2000
 
@@ -24,14 +26,29 @@ def factory(entry: Entry):
 
 def traits(entry: Entry) -> Traits:
     """What the registry and the docstring claim, in the kit's words."""
-    claimed = entry.section("Returns")
+    claimed = " ".join(entry.section("Returns").split())
     return Traits(
         needs_params="It needs the parameters in `update`." in claimed,
         averages=Trait.AVERAGES in entry.traits,
-        stochastic=False,
+        stochastic=Trait.RANDOM in entry.traits,
+        needs=tuple(name for trait in entry.traits for name in trait.arguments),
         couples_leaves=Trait.COUPLED in entry.traits,
         shape_dependent=Trait.SHAPED in entry.traits,
     )
+
+
+def answered(tx: optax.GradientTransformation, entry: Entry):
+    """A transformation that gets what its rule asks for from the kit's loss, for plain loops."""
+    asked = [name for trait in entry.traits for name in trait.arguments]
+    if not asked:
+        return tx
+
+    def update(gradients, state, params=None, **extra_args):
+        given = offers(params, gradients)
+        extra_args |= {name: given[name] for name in asked}
+        return tx.update(gradients, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 @functools.cache
@@ -57,6 +74,7 @@ REQUIRED: dict[str, Any] = {
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
     "rest": optax.sgd(0.01),
+    "warmup_steps": 10,
     "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),
     "weight_decay": 0.1,
 }
@@ -70,6 +88,43 @@ PARTS = {
     "rate": primitives.multiply,
     "rms": primitives.divide,
 }
+
+
+def wrapped(name: str, tx: optax.GradientTransformation, **options: Any):
+    """A wrapper of the registry around a transformation, with what else it requires."""
+    entry = optzoo.REGISTRY[name]
+    inside, *rest = entry.signature.parameters.values()
+    needed = {p.name: REQUIRED[p.name] for p in rest if p.default is p.empty} | options
+    return entry.factory(tx, **needed)
+
+
+BASES = ("adamw", "muon")
+
+
+@functools.cache
+def wrapper_subject(name: str, base: str) -> Subject:
+    """A wrapper of the registry around a base, as the kit sees it: one factory with numbers."""
+    entry = optzoo.REGISTRY[name]
+    numbers = {n: v for n, v in entry.defaults.items() if isinstance(v, int | float)}
+    inside = compose.entry(base)
+
+    def factory(learning_rate=0.01, **options):
+        return wrapped(name, inside.factory(learning_rate), **numbers | options)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    rate = inspect.Parameter("learning_rate", keyword, default=0.01)
+    own = [inspect.Parameter(n, keyword, default=v) for n, v in numbers.items()]
+    vars(factory)["__signature__"] = inspect.Signature([rate, *own])
+    # What is random in half precision alone is not in the kit's float32.
+    stochastic = None if Trait.RANDOM in entry.traits else False
+    claimed = replace(traits(entry), stochastic=stochastic, shape_dependent=None)
+    return Subject(
+        factory,
+        traits=claimed,
+        eval_params=optzoo.eval_params,
+        leaves=64,
+        name=f"{name}({base})",
+    )
 
 
 def _makes_a_transformation(function: Any) -> bool:

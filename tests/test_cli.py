@@ -193,6 +193,25 @@ def test_list_and_show(capsys):
     assert "did you mean" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_list_is_by_family_and_fits(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert call("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    heads = [line.partition(":")[0] for line in lines if line and line[0] != " "]
+    assert {*REGISTRY.families} <= {*heads}
+    assert all(len(line) <= width or line.startswith("    https://") for line in lines)
+
+
+def test_the_list_can_be_narrowed(capsys):
+    assert call("list", "--family", "averaged", "--kind", "wrapper") == 0
+    listed = capsys.readouterr().out
+    assert "lookahead (wrapper)" in listed and "schedule_free_sgd" not in listed
+    for wrong, words in {"--family": "unknown family", "--kind": "unknown kind"}.items():
+        assert call("list", wrong, "matrx") == 2
+        assert words in capsys.readouterr().err
+
+
 def test_without_arguments_help_is_shown(capsys):
     assert call() == 0
     assert "compare" in capsys.readouterr().out

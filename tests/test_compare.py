@@ -13,16 +13,15 @@ from optzoo import REGISTRY
 from optzoo.compare import Grid, Results, UserError, run
 from optzoo.compare.keep.store import STORE_NAME, Store
 from optzoo.compare.plan import select
-from optzoo.compare.plan.baselines import unpublished
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.compare.read.metrics import ranks, run_metrics, usable
 from optzoo.compare.read.verdict import verdict
 from optzoo.compare.show import report
-from optzoo.compare.show.figures import loss_curves, rate_curves
+from optzoo.compare.show.figures.problem import loss_curves, rate_curves
 from optzoo.compare.work import sweep
 from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.problems import PROBLEMS, Problem
-from optzoo.registry import Trait
+from optzoo.registry import Trait, unpublished
 
 
 def descent(learning_rate=0.1):
@@ -123,10 +122,14 @@ def test_relative_grids_centre_on_the_defaults_and_grow_towards_the_best():
 
 
 def test_every_optimizer_of_the_registry_learns():
-    results = run(["quadratic"], REGISTRY, lrs=Grid.of([1.0], relative=True), seeds=1, steps=20)
-    assert set(results.table["optimizer"]) == set(REGISTRY)
+    results = run(
+        ["quadratic"], REGISTRY.optimizers, lrs=Grid.of([1.0], relative=True), seeds=1, steps=20
+    )
+    assert set(results.table["optimizer"]) == set(REGISTRY.optimizers)
     assert np.isfinite(results.frame["test_loss"]).all()
-    schedule = [name for name, entry in REGISTRY.items() if Trait.SCHEDULED in entry.traits]
+    schedule = [
+        name for name, entry in REGISTRY.optimizers.items() if Trait.SCHEDULED in entry.traits
+    ]
     assert schedule, "nothing here tests that the number of steps arrives"
 
 

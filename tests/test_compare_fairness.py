@@ -7,19 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 
+from optzoo import REGISTRY
 from optzoo.compare import Grid, Results, UserError, machine, results, run
+from optzoo.compare.plan.baselines import BASELINES, REFERENCE
 from optzoo.compare.plan.contestants import contestants
 from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.plan.select import optimizers
 from optzoo.compare.read.metrics import bootstrap, expected_best, profile, progress
 from optzoo.compare.read.pairing import changes, merged
 from optzoo.compare.read.verdict import verdict
-from optzoo.compare.show import charts, export, report
-from optzoo.compare.show.paths import path_chart
+from optzoo.compare.show import export, report
+from optzoo.compare.show.figures import charts
+from optzoo.compare.show.figures.paths import path_chart
 from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.problems import Problem
+from optzoo.registry import Registry, unpublished
 
 
 def descent(learning_rate=0.1):
@@ -134,6 +139,36 @@ def test_every_registered_rule_takes_a_schedule():
     found = run(["quadratic"], None, schedules=["cosine"], lrs=[1e-3], seeds=1, steps=3)
     assert set(found.table["optimizer"]) == set(entries)
     assert np.isfinite(found.frame["test_loss"]).all()
+
+
+def test_declarations_decide_who_takes_part_by_default():
+    chosen, everybody = optimizers(None), optimizers(["all"])
+    assert {"grams", "muon", "sgd", "adamw", REFERENCE} <= set(chosen) <= set(everybody)
+    assert all(entry.default == (name in chosen) for name, entry in everybody.items())
+    assert set(everybody) == {*REGISTRY.optimizers, *BASELINES}
+    registered = Registry()
+    registered.add(unpublished(descent))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("optzoo.REGISTRY", registered)
+        assert set(optimizers(None)) == set(BASELINES)
+        assert set(optimizers(["all"])) == {"descent", *BASELINES}
+
+
+@pytest.mark.usefixtures("with_optax")
+def test_the_reference_is_what_its_name_says():
+    found = run([plane()], ["adamw"], schedules=["cosine"], seeds=1)
+    named = run([plane()], [REFERENCE], seeds=1)
+    assert set(found.table["optimizer"]) == set(named.table["optimizer"]) == {REFERENCE}
+    pd.testing.assert_frame_equal(
+        found.frame.drop(columns="seconds"), named.frame.drop(columns="seconds")
+    )
+    assert contestants(optimizers(None), ["constant", "cosine"], None).keys() >= {
+        "adamw",
+        REFERENCE,
+    }
+    plain = run([plane()], ["adamw"], lrs=[0.01], seeds=1).frame["validation_loss"]
+    decayed = run([plane()], [REFERENCE], lrs=[0.01], seeds=1).frame["validation_loss"]
+    np.testing.assert_allclose([*plain, *decayed], [-0.1, -0.05], rtol=0.01)
 
 
 def test_validation_decides_and_test_reports():
@@ -269,7 +304,7 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("with_optax")
 def test_every_chart_can_be_drawn_in_a_notebook():
     easy = dataclasses.replace(bowl(), target=1.8)
-    found = run([easy], [descent, "adamw"], lrs=[0.1], seeds=2)
+    found = run([easy], [descent, REFERENCE], lrs=[0.1], seeds=2)
     drawn = [found.plot_ranking(), found.plot_speed(), found.plot_profile(), found.plot_budget()]
     drawn += [found.plot_losses("bowl"), found.plot_rates("bowl")]
     assert len(drawn) == len(charts.CHARTS)

@@ -29,12 +29,12 @@ SCALARS = 24
 
 ELEMENTWISE = [
     name
-    for name, entry in optzoo.REGISTRY.items()
+    for name, entry in optzoo.REGISTRY.optimizers.items()
     if not entry.traits & {Trait.SHAPED, Trait.COUPLED}
 ]
 ORTHOGONAL = [
     name
-    for name, entry in optzoo.REGISTRY.items()
+    for name, entry in optzoo.REGISTRY.optimizers.items()
     if "orthogonalizer" in entry.signature.parameters
 ]
 ROUTED = [name for name in ORTHOGONAL if name in common.COUNTERPARTS]

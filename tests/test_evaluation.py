@@ -10,7 +10,7 @@ import pytest
 
 import optzoo
 from optzoo import eval_params, train_params
-from optzoo.primitives.averaging import lookahead, polynomial_average
+from optzoo.primitives.averaged import lookahead, polynomial_average
 
 # optax's wrappers count on JAX's default promotion.
 pytestmark = pytest.mark.usefixtures("standard_promotion")

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import strategies as st
-from subjects import TOTAL_STEPS
+from subjects import TOTAL_STEPS, answered
 
 import optzoo
 from optzoo.primitives.base import Range
@@ -107,7 +107,7 @@ def fuzz(entry: Entry, examples: int) -> None:
         options, params, gradients = case
         if Trait.SCHEDULED in entry.traits:
             options = {"total_steps": TOTAL_STEPS, **options}
-        tx = entry.factory(**options)
+        tx = answered(entry.factory(**options), entry)
         state = tx.init(params)
         for gradient in gradients:
             updates, new = tx.update(gradient, state, params)
@@ -123,18 +123,18 @@ def _itself(tree: Any) -> Any:
     return tree
 
 
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_random_cases(name):
     fuzz(optzoo.REGISTRY[name], 100)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_many_random_cases(name):
     fuzz(optzoo.REGISTRY[name], 2000)
 
 
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_arguments_out_of_range_raise_errors_that_name_them(name):
     entry = optzoo.REGISTRY[name]
     hints = typing.get_type_hints(entry.factory, include_extras=True)

@@ -6,6 +6,7 @@ from golden.replay import (
     CONFIGURATIONS,
     FILES,
     INDEX,
+    build,
     deviation,
     flax_layout,
     load,
@@ -52,6 +53,16 @@ def test_step_sizes_are_the_recorded_ones(name):
     for column, leaf in enumerate(CONFIGURATIONS[name]["leaves"]):
         want = recorded[leaf] if leaf in recorded else recorded[""][:, column]
         np.testing.assert_allclose(got[leaf] if isinstance(got, dict) else got, want, rtol=1e-10)
+
+
+def test_a_node_may_name_what_composes():
+    arguments = {"rule": "lookahead(sgd(momentum=0.0), period=2)", "learning_rate": 0.5}
+    tx = build({"call": "optzoo.build", "arguments": arguments}, {})
+    params = {"w": np.ones(2, np.float32)}
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_array_equal(updates["w"], [-0.5, -0.5])
+    schedule = build({"call": "optzoo.cosine", "positional": [1.0, 10]}, {})
+    assert float(schedule(np.int32(1))) == 1.0
 
 
 def test_every_recording_is_in_the_index(request):

@@ -10,12 +10,17 @@ import optax
 import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
+from subjects import answered
 
 import optzoo
 from optzoo.registry import Trait
 
 STEPS = 3
-SHAPED = [name for name, entry in optzoo.REGISTRY.items() if "axes" in entry.signature.parameters]
+SHAPED = [
+    name
+    for name, entry in optzoo.REGISTRY.optimizers.items()
+    if "axes" in entry.signature.parameters
+]
 
 
 def random_like(tree, seed):
@@ -38,7 +43,8 @@ GRADS = [random_like(PARAMS, seed) for seed in range(1, STEPS + 1)]
 
 
 def build(name, **options):
-    return optzoo.get(name).build(total_steps=STEPS, **options)
+    entry = optzoo.get(name)
+    return answered(entry.build(total_steps=STEPS, **options), entry)
 
 
 @functools.cache
@@ -101,7 +107,7 @@ def by_multi_steps(tx):
 
 
 @pytest.mark.parametrize("way", [by_nnx, by_train_state, by_multi_steps])
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_training_states_give_what_a_plain_loop_gives(name, way):
     for ours, theirs in zip(way(build(name)), plain(name), strict=True):
         jax.tree.map(
@@ -211,7 +217,9 @@ def test_haiku_routing_reads_its_names():
 
 
 def test_the_rules_that_read_layout_say_so():
-    claimed = {name for name, entry in optzoo.REGISTRY.items() if Trait.SHAPED in entry.traits}
+    claimed = {
+        name for name, entry in optzoo.REGISTRY.optimizers.items() if Trait.SHAPED in entry.traits
+    }
     assert claimed >= set(SHAPED)
 
 

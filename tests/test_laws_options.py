@@ -36,7 +36,7 @@ def outside(allowed):
     return values
 
 
-ENTRIES = [optzoo.get(name) for name in optzoo.REGISTRY]
+ENTRIES = [optzoo.get(name) for name in optzoo.REGISTRY.optimizers]
 CASES = [
     pytest.param(entry, name, allowed, value, id=f"{entry.name}-{name}-{case}")
     for entry in ENTRIES

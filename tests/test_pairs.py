@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from subjects import answered
 
 import optzoo
 from optzoo.primitives import lookahead, polynomial_average
@@ -14,7 +15,9 @@ STEPS = 40
 
 def names(*unwanted):
     """The rules without these traits: an average of an average, say, helps nobody."""
-    return [name for name, entry in optzoo.REGISTRY.items() if not entry.traits & {*unwanted}]
+    return [
+        name for name, entry in optzoo.REGISTRY.optimizers.items() if not entry.traits & {*unwanted}
+    ]
 
 
 PLAIN = names(Trait.AVERAGES)
@@ -36,7 +39,8 @@ PAIRS = {
 )
 def test_pair_trains(wrapper, name):
     wrap, _ = PAIRS[wrapper]
-    tx = wrap(optzoo.get(name).build(total_steps=STEPS))
+    entry = optzoo.get(name)
+    tx = wrap(answered(entry.build(total_steps=STEPS), entry))
     dtype = jnp.bfloat16 if wrapper in ("master_weights", "stochastic_round") else jnp.float32
     target = jax.random.normal(jax.random.key(1), (8, 6))
     start = {"dense": {"kernel": jnp.ones((8, 6), dtype), "bias": jnp.ones(6, dtype)}}

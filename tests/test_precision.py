@@ -125,7 +125,7 @@ def test_stochastic_rounding_does_not_repeat_across_leaves_or_steps():
 
 NEEDING = [
     name
-    for name, entry in optzoo.REGISTRY.items()
+    for name, entry in optzoo.REGISTRY.optimizers.items()
     if "It needs the parameters in `update`." in entry.section("Returns")
 ]
 
@@ -158,7 +158,7 @@ MISMATCHES = {
 
 
 @pytest.mark.parametrize("mismatch", MISMATCHES)
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_mismatched_trees_name_the_first_differing_leaf(name, mismatch):
     params = {"a": {"w": jnp.ones(2)}, "b": {"w": jnp.ones(3)}}
     gradients, path = MISMATCHES[mismatch]
@@ -170,7 +170,7 @@ def test_mismatched_trees_name_the_first_differing_leaf(name, mismatch):
 def test_averages_keep_float32_in_half_precision():
     """What grows over a run is never kept in the parameters' narrow dtype."""
     params = {"w": jnp.ones((3, 2), jnp.bfloat16)}
-    for entry in optzoo.REGISTRY.values():
+    for entry in optzoo.REGISTRY.optimizers.values():
         state = entry.build(total_steps=10).init(params)
         narrow = [x for x in jax.tree.leaves(state) if x.dtype in (jnp.bfloat16, jnp.float16)]
         assert not narrow, entry.name

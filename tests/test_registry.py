@@ -1,4 +1,4 @@
-"""One declaration an optimizer: files, exports, metadata and docstrings agree."""
+"""One declaration an entry: files, exports, metadata and docstrings agree."""
 
 import ast
 import inspect
@@ -8,8 +8,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from subjects import answered
 
 import optzoo
+from optzoo import catalog
 from optzoo.registry import Entry, Registry, Trait, get
 
 PACKAGE = Path(optzoo.__file__).parent
@@ -17,6 +19,10 @@ FILES = [
     path for path in sorted((PACKAGE / "optimizers").rglob("*.py")) if path.name != "__init__.py"
 ]
 ENTRIES = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.items()]
+OPTIMIZERS = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.optimizers.items()]
+OTHERS = {*optzoo.REGISTRY.wrappers, *optzoo.REGISTRY.schedules}
+# What the kit can fill in where a wrapper or a schedule requires it.
+REQUIRED = {"learning_rate", "total_steps", "key", "warmup_steps"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -35,8 +41,12 @@ def test_every_file_registers_what_it_defines(path):
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_the_package_exports_the_factory_and_its_direction(entry):
+def test_the_package_exports_the_factory(entry):
     assert getattr(optzoo, entry.name) is entry.factory
+
+
+@pytest.mark.parametrize("entry", OPTIMIZERS)
+def test_the_package_exports_the_direction(entry):
     direction = getattr(optzoo, f"scale_by_{entry.name}", None)
     if direction is None:
         # What only averages another rule's iterates has no direction of its own.
@@ -59,13 +69,23 @@ def test_metadata_is_complete(entry):
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_docstring_has_every_section(entry):
     assert 20 <= len(entry.summary) <= 100
-    for section in ("Rule", "Args", "Returns", "Raises", "References"):
+    raises = ["Raises"] if entry.kind != "schedule" else ["Values"]
+    for section in ("Rule", "When to use", "Args", "Returns", *raises, "References"):
         assert entry.section(section), f"no {section}: section"
     documented = re.findall(r"^(\w+): ", entry.section("Args"), re.MULTILINE)
     assert documented == list(entry.signature.parameters)
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_a_wrapper_or_schedule_requires_can_be_filled_in(name):
+    entry = optzoo.REGISTRY[name]
+    first, *rest = entry.signature.parameters.values()
+    assert (first.name == "learning_rate") == (entry.kind == "schedule")
+    assert first.kind is first.POSITIONAL_OR_KEYWORD and first.default is first.empty
+    assert {p.name for p in rest if p.default is p.empty} <= REQUIRED
+
+
+@pytest.mark.parametrize("entry", OPTIMIZERS)
 def test_signature_is_learning_rate_and_keywords(entry):
     first, *rest = entry.signature.parameters.values()
     assert first.name == "learning_rate"
@@ -76,9 +96,9 @@ def test_signature_is_learning_rate_and_keywords(entry):
     assert (Trait.SCHEDULED in entry.traits) == ("total_steps" in entry.signature.parameters)
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("entry", OPTIMIZERS)
 def test_build_gives_a_working_transformation(entry):
-    tx = entry.build(0.1, total_steps=10)
+    tx = answered(entry.build(0.1, total_steps=10), entry)
     params = {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}
     state = tx.init(params)
     updates, _ = jax.jit(tx.update)(params, state, params)
@@ -88,6 +108,38 @@ def test_build_gives_a_working_transformation(entry):
 def test_the_registry_is_sorted_and_not_empty():
     assert list(optzoo.REGISTRY) == sorted(optzoo.REGISTRY)
     assert len(optzoo.REGISTRY) >= 10
+
+
+def test_a_family_is_a_folder_with_three_lines_about_it():
+    folders = {path.parent.name for path in FILES}
+    families = optzoo.REGISTRY.families
+    assert folders <= set(families)
+    for family, members in families.items():
+        assert members == optzoo.REGISTRY.family(family) and members
+        first, gap, *others = catalog.about(family).strip().splitlines()
+        assert first.endswith(".") and not gap and len(others) == 2, family
+    assert families["matrix"]["muon"] is optzoo.get("muon")
+    with pytest.raises(ValueError, match="unknown family 'matrices': did you mean 'matrix'"):
+        optzoo.REGISTRY.family("matrices")
+
+
+def test_every_family_is_re_exported_whole():
+    assert {f"optzoo.optimizers.{path.parent.name}" for path in FILES} == {
+        node.module
+        for node in ast.parse((PACKAGE / "__init__.py").read_text("utf-8")).body
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+    }
+
+
+def test_the_kinds_share_out_the_registry():
+    kinds = optzoo.REGISTRY.optimizers, optzoo.REGISTRY.wrappers, optzoo.REGISTRY.schedules
+    assert sorted(name for kind in kinds for name in kind) == list(optzoo.REGISTRY)
+    assert {"muon", "dog"} <= set(kinds[0])
+    assert {"schedule_free", "lookahead", "stochastic_round"} <= set(kinds[1])
+    assert {"explore_exploit", "linear_warmup"} <= set(kinds[2])
+    assert list(optzoo.REGISTRY.of(kind="wrapper", family="averaged")) == [
+        name for name in kinds[1] if optzoo.get(name).family == "averaged"
+    ]
 
 
 def example(learning_rate=0.1, *, b1=0.9):

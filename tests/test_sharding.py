@@ -31,7 +31,7 @@ for name in sys.argv[1:]:
 @pytest.fixture(scope="module")
 def rows():
     """What a process with eight devices found: rows by optimizer and check."""
-    names = list(optzoo.REGISTRY)
+    names = list(optzoo.REGISTRY.optimizers)
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.getenv("PYTHONPATH")]))
     child = subprocess.run(
         [sys.executable, "-c", CHILD, *names],
@@ -50,7 +50,7 @@ def rows():
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_eight_devices(rows, name, check):
     row = rows[name, check]
     assert row.outcome == "passed", f"{row.message}\n  {row.reproduction}"
@@ -59,10 +59,10 @@ def test_eight_devices(rows, name, check):
 @pytest.fixture(scope="module")
 def outcomes():
     """What two joined processes computed, by optimizer."""
-    targets = [importable(subject(name).factory) for name in optzoo.REGISTRY]
-    return dict(zip(optzoo.REGISTRY, distributed.run_together(targets), strict=True))
+    targets = [importable(subject(name).factory) for name in optzoo.REGISTRY.optimizers]
+    return dict(zip(optzoo.REGISTRY.optimizers, distributed.run_together(targets), strict=True))
 
 
-@pytest.mark.parametrize("name", optzoo.REGISTRY)
+@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_two_processes(outcomes, name):
     processes.agree_with_one(subject(name), outcomes[name])

@@ -35,6 +35,6 @@ def use(params: dict[str, jax.Array], grads: dict[str, jax.Array]) -> Report:
     updates, state = tx.update(grads, state, params)
     evaluated = optzoo.eval_params(state, optax.apply_updates(params, updates))
     print(optzoo.describe(tx, evaluated), optzoo.matrix_labels(params))
-    for name, entry in optzoo.REGISTRY.items():
+    for name, entry in optzoo.REGISTRY.optimizers.items():
         print(name, entry.summary, entry.defaults)
     return check_transformation(optzoo.grams)

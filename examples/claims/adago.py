@@ -30,7 +30,6 @@ from shared import drawing, protocol
 from shared.protocol import measured
 
 import optzoo
-from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import PROBLEMS
 
 RATES = [float(f"{rate:.3g}") for rate in 10.0 ** np.arange(-3.5, 1.51, 0.25)]
@@ -53,7 +52,7 @@ def adam(learning_rate):
 
 
 def muon_scheduled(learning_rate, *, total_steps):
-    rates = (warmup_cosine(rate, total_steps) for rate in (learning_rate, BIASES))
+    rates = (optzoo.cosine(rate, total_steps) for rate in (learning_rate, BIASES))
     return muon(*rates)
 
 

@@ -35,7 +35,6 @@ from shared import drawing, protocol
 from shared.protocol import measured
 
 import optzoo
-from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import Problem
 from optzoo.problems.sequences import PRINTABLE, encode
 
@@ -46,7 +45,7 @@ CONTEXT, WIDTH, HIDDEN, BATCH, HELD_OUT = 8, 16, 64, 32, 1024
 
 
 def adamw(learning_rate=1e-3, *, total_steps):
-    return optax.adamw(warmup_cosine(learning_rate, total_steps), weight_decay=0.1)
+    return optax.adamw(optzoo.cosine(learning_rate, total_steps), weight_decay=0.1)
 
 
 def mix(name, b3=0.9999, *, alpha_warmup=True, b3_warmup=True):
@@ -54,7 +53,7 @@ def mix(name, b3=0.9999, *, alpha_warmup=True, b3_warmup=True):
 
     def rule(learning_rate=1e-3, *, total_steps):
         return optzoo.ademamix(
-            warmup_cosine(learning_rate, total_steps),
+            optzoo.cosine(learning_rate, total_steps),
             b3=b3,
             alpha=8.0,
             alpha_warmup=total_steps if alpha_warmup else None,

@@ -27,7 +27,6 @@ from shared import drawing, protocol
 from shared.protocol import measured
 
 import optzoo
-from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.compare.plan.grid import Grid
 from optzoo.primitives import polynomial_average
 from optzoo.problems import PROBLEMS
@@ -52,7 +51,7 @@ def sgd(learning_rate=0.1):
 
 
 def sgd_cosine(learning_rate=0.1, *, total_steps):
-    return optax.sgd(warmup_cosine(learning_rate, total_steps), 0.9)
+    return optax.sgd(optzoo.cosine(learning_rate, total_steps), 0.9)
 
 
 FREE, TUNED = (dog, ldog), (sgd, sgd_cosine)

@@ -32,7 +32,6 @@ from shared import drawing, protocol
 from shared.protocol import measured
 
 import optzoo
-from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import PROBLEMS
 from optzoo.problems.sequences import encode
 
@@ -42,13 +41,13 @@ SMALL, LARGE = 8, 32
 
 
 def adamw(learning_rate, *, total_steps):
-    rate = warmup_cosine(learning_rate, total_steps)
+    rate = optzoo.cosine(learning_rate, total_steps)
     return optax.adamw(rate, b1=0.9, b2=0.95, weight_decay=0.1)
 
 
 def muon(learning_rate, *, total_steps, orthogonalizer=None):
     return optzoo.muon(
-        warmup_cosine(learning_rate, total_steps),
+        optzoo.cosine(learning_rate, total_steps),
         momentum_form="sum",
         scale="match_rms_adamw",
         weight_decay=0.1,

@@ -36,7 +36,6 @@ from shared.protocol import measured
 from sklearn.datasets import load_digits
 
 import optzoo
-from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import Problem
 
 BLOCKS, LAYERS = 16, ("reduce", "middle", "expand")
@@ -54,7 +53,7 @@ def adamw(learning_rate=RATE):
 
 
 def adamw_cosine(learning_rate=RATE, *, total_steps):
-    return optax.adamw(warmup_cosine(learning_rate, total_steps), weight_decay=DECAY)
+    return optax.adamw(optzoo.cosine(learning_rate, total_steps), weight_decay=DECAY)
 
 
 RULES = (ranger21, adamw, adamw_cosine)

@@ -35,7 +35,6 @@ from shared.protocol import measured
 from sklearn.datasets import load_digits
 
 import optzoo
-from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.problems import PROBLEMS, Problem
 
 SHARES, WARMUP = (1 / 8, 1 / 4, 1 / 2, 1), 1 / 20
@@ -51,11 +50,11 @@ def schedule_free_adam(learning_rate=2.5e-3, *, total_steps):
 
 
 def sgd_cosine(learning_rate=0.1, *, total_steps):
-    return optax.sgd(warmup_cosine(learning_rate, total_steps), 0.9)
+    return optax.sgd(optzoo.cosine(learning_rate, total_steps), 0.9)
 
 
 def adam_cosine(learning_rate=1e-3, *, total_steps):
-    return optax.adam(warmup_cosine(learning_rate, total_steps))
+    return optax.adam(optzoo.cosine(learning_rate, total_steps))
 
 
 SGD, ADAM = (schedule_free_sgd, sgd_cosine), (schedule_free_adam, adam_cosine)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -22,7 +21,8 @@ from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
 from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants
 from optzoo.compare.plan.grid import DEFAULT, Grid
-from optzoo.compare.read.results import Results
+from optzoo.compare.show.notebook import Results
+from optzoo.compare.work.progress import Progress
 from optzoo.compare.work.relief import relief
 from optzoo.compare.work.sweep import Sweep, checkpoints
 from optzoo.plugins import one_line
@@ -30,27 +30,6 @@ from optzoo.problems import Problem
 
 # Times are taken when all pairs begun have ended, so workers wait for the last of them.
 PAIRS_A_WORKER = 4
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a comparison is; told after every optimizer on every problem.
-
-    Attributes:
-      done: finished pairs of optimizer and problem.
-      total: all pairs.
-      label: the pair that has just finished, in words.
-      computed: how many of its runs were computed now.
-      reused: how many were in the store already.
-      seconds_left: an estimate.
-    """
-
-    done: int
-    total: int
-    label: str
-    computed: int
-    reused: int
-    seconds_left: float
 
 
 def run(
@@ -74,8 +53,9 @@ def run(
     Args:
       problems: names, groups ("landscapes"), "package.module:problem", `Problem`s or functions
         that return one. Default: four quick ones.
-      optimizers: names, "package.module:factory" or factories `f(learning_rate, ...)`. Default:
-        the registry and the baselines.
+      optimizers: names, "package.module:factory" or factories `f(learning_rate, ...)`; "all"
+        is everything that has a name. Default: the rules of the ten papers that the zoo began with,
+        and the baselines.
       lrs: learning rates for everybody, or a `Grid`. Default: five multiples, a tenth to ten
         times, of each rule's own default (0.001 for a plug-in without one); while the best lies
         on the edge the grid grows by five more on that side, at most three times.

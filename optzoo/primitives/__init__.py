@@ -1,6 +1,6 @@
 """The parts that optimizers are made of; each is a transformation or a function of arrays."""
 
-from optzoo.primitives.averaging import (
+from optzoo.primitives.averaged import (
     lookahead as lookahead,
     polynomial_average as polynomial_average,
     schedule_free_average as schedule_free_average,
@@ -12,7 +12,11 @@ from optzoo.primitives.axes import (
     map_with_axes as map_with_axes,
     torch_axes as torch_axes,
 )
-from optzoo.primitives.base import transformation as transformation, widened as widened
+from optzoo.primitives.base import (
+    require as require,
+    transformation as transformation,
+    widened as widened,
+)
 from optzoo.primitives.combine import (
     add as add,
     divide as divide,
@@ -62,6 +66,7 @@ from optzoo.primitives.precision import (
 from optzoo.primitives.routing import split_matrices as split_matrices
 from optzoo.primitives.schedules import (
     alpha_warmup as alpha_warmup,
+    cosine as cosine,
     explore_exploit as explore_exploit,
     half_life_warmup as half_life_warmup,
     linear_warmup as linear_warmup,

@@ -4,7 +4,7 @@ import functools
 import inspect
 import operator
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
@@ -121,12 +121,16 @@ def transformation(
     return checked(build)
 
 
+NUMBERS = {"value", "grad", "gradients"}
+"""The extra arguments of `update` that are trees of numbers."""
+
+
 def widened(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """`tx` computed in float32 or wider.
 
-    Updates and parameters narrower than float32 reach `tx` as float32, so its state is float32 and
-    only the finished update is rounded, once, to the parameters' dtype (the gradient's where no
-    parameters are given).
+    Updates, parameters and the other numbers in `NUMBERS` reach `tx` as float32 where they are
+    narrower, so its state is float32 and only the finished update is rounded, once, to the
+    parameters' dtype (the gradient's where no parameters are given).
 
     Raises:
       ValueError: from `update`, where updates and parameters differ in structure or shape; the
@@ -140,7 +144,9 @@ def widened(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
     def update(updates, state, params=None, **extra_args):
         if params is not None:
             check_same_structure(updates, params)
-        out, state = inner.update(wide(updates), state, wide(params), **extra_args)
+        numbers = {name: wide(extra_args[name]) for name in NUMBERS & extra_args.keys()}
+        extra = {**extra_args, **numbers}
+        out, state = inner.update(wide(updates), state, wide(params), **extra)
         return cast_like(out, updates if params is None else params), state
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -202,6 +208,28 @@ def require_params(params: Tree, who: str) -> None:
     """Raises ValueError where `update` was called without the parameters that `who` needs."""
     if params is None:
         raise ValueError(f"{who} needs the parameters: call update(grads, state, params)")
+
+
+ASKED_FOR = {
+    "value": "the loss of this step",
+    "value_fn": "the loss of this step as a function of the parameters",
+    "outputs_fn": "the model's outputs as a function of the parameters",
+    "loss_fn": "the loss as a function of the outputs",
+    "gradients": "one gradient for each objective, along a leading axis",
+}
+"""What a rule may ask `update` for beyond gradients, state and parameters."""
+
+
+def require(extra_args: Mapping[str, Any], name: str, who: str) -> Any:
+    """The extra argument of `update` that `who` needs.
+
+    Raises:
+      ValueError: where `update` was called without it; the message names it.
+    """
+    if extra_args.get(name) is None:
+        call = f"update(grads, state, params, {name}=…)"
+        raise ValueError(f"{who} needs {name}, {ASKED_FOR[name]}: call {call}")
+    return extra_args[name]
 
 
 def _allowed_values(factory: Callable[..., Any]) -> dict[str, tuple[bool, Range | OneOf]]:

@@ -1,4 +1,8 @@
-"""Training with parameters too narrow to hold their own updates."""
+"""Few bits: wrappers for parameters and states too narrow for what they hold.
+
+The members let bfloat16 and float16 parameters move by less than they resolve.
+Look here when memory decides, and half-precision training stalls.
+"""
 
 from typing import Any, NamedTuple
 
@@ -8,6 +12,7 @@ import optax
 
 from optzoo.primitives.base import Tree, cast_like, is_narrow, require_params, wide
 from optzoo.primitives.evaluation import eval_params, train_params, where_kept
+from optzoo.registry import Trait, wrapper
 
 
 class MasterWeightsState(NamedTuple):
@@ -27,23 +32,50 @@ class MasterWeightsState(NamedTuple):
         return cast_like(train_params(self.inner, wide(params)), params)
 
 
+@wrapper(
+    title="Mixed Precision Training",
+    authors=(
+        "Paulius Micikevicius",
+        "Sharan Narang",
+        "Jonah Alben",
+        "Gregory Diamos",
+        "Erich Elsen",
+        "David Garcia",
+        "Boris Ginsburg",
+        "Michael Houston",
+        "Oleksii Kuchaiev",
+        "Ganesh Venkatesh",
+        "Hao Wu",
+    ),
+    year=2017,
+    arxiv="1710.03740",
+    code=None,
+)
 def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Runs `tx` on float32 copies of half-precision parameters, so that no small step is lost.
 
-    Rule, for leaves narrower than float32:
-      master ← master + u(g, master);   the parameter becomes master, rounded
+    Leaves in float32 or wider keep no copy and cost nothing. Change half-precision parameters only
+    through the updates: the copies do not see other changes.
 
-    Leaves in float32 or wider keep no copy and cost nothing. Change such parameters only through
-    the updates: the copies do not see other changes.
+    Rule:
+      master ← master + u(g, master), for leaves narrower than float32
+      p ← master, rounded
+
+    When to use:
+      With bfloat16 or float16 parameters whose steps are smaller than their last digit. Not where
+      memory is short: `stochastic_round` needs no copy.
 
     Args:
       tx: the optimizer; it sees gradients and parameters in float32 or wider.
 
     Returns:
-      A transformation with `MasterWeightsState`; it needs the parameters.
+      A transformation with `MasterWeightsState`. It needs the parameters in `update`.
 
     Raises:
       ValueError: from `update` without parameters.
+
+    References:
+      Micikevicius et al. 2017, arXiv 1710.03740; without its scaling of the loss.
     """
     inner = optax.with_extra_args_support(tx)
 
@@ -77,25 +109,39 @@ class StochasticRoundState(NamedTuple):
     key: jax.Array
 
 
+@wrapper(
+    title="Deep Learning with Limited Numerical Precision",
+    authors=("Suyog Gupta", "Ankur Agrawal", "Kailash Gopalakrishnan", "Pritish Narayanan"),
+    year=2015,
+    arxiv="1502.02551",
+    code=None,
+    traits=(Trait.RANDOM,),
+)
 def stochastic_round(
     tx: optax.GradientTransformation, key: Any
 ) -> optax.GradientTransformationExtraArgs:
     """Rounds the new half-precision parameters up or down at random, right on average.
 
-    Rule, for leaves narrower than float32, with a and b the representable neighbours of p + u:
+    Rule:
+      a and b are the representable neighbours of p + u, for leaves narrower than float32
       p ← b with probability (p + u − a)/(b − a), otherwise a
 
-    It needs no copy of the parameters; `master_weights` is exact and costs four bytes a number.
+    When to use:
+      With bfloat16 parameters where memory is short: it keeps no copy of them. Not where four bytes
+      a number are to be had, for `master_weights` is exact.
 
     Args:
       tx: the optimizer; it sees gradients and parameters in float32 or wider.
       key: a `jax.random` key, or an integer seed.
 
     Returns:
-      A transformation with `StochasticRoundState`; it needs the parameters.
+      A transformation with `StochasticRoundState`. It needs the parameters in `update`.
 
     Raises:
       ValueError: from `update` without parameters.
+
+    References:
+      Gupta et al. 2015, arXiv 1502.02551; here the moved parameters are rounded, not products.
     """
     inner = optax.with_extra_args_support(tx)
 

@@ -1,7 +1,7 @@
-"""Closed-form schedules of papers, as functions of the number of finished steps.
+"""Rates over time: closed-form functions of the number of finished steps.
 
-`optax.warmup_constant_schedule` and its kin divide an int32 count by an int, which is float32
-even with 64-bit mode on; these use the widest enabled float.
+The members take a learning rate, and the length of the run where they plan it to its end.
+Look here for what to put behind a rule: `adamw+cosine`.
 """
 
 import math
@@ -10,19 +10,53 @@ import jax
 import jax.numpy as jnp
 
 from optzoo.primitives.base import Schedule, at, is_zero, real
+from optzoo.registry import schedule as registered
 
 
+# Optax's own schedules divide an int32 count by an int, which is float32 even with 64-bit mode on;
+# these use the widest enabled float.
+@registered(
+    title="Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour",
+    authors=(
+        "Priya Goyal",
+        "Piotr Dollár",
+        "Ross Girshick",
+        "Pieter Noordhuis",
+        "Lukasz Wesolowski",
+        "Aapo Kyrola",
+        "Andrew Tulloch",
+        "Yangqing Jia",
+        "Kaiming He",
+    ),
+    year=2017,
+    arxiv="1706.02677",
+    code=None,
+)
 def linear_warmup(
     learning_rate: jax.typing.ArrayLike | Schedule, warmup_steps: jax.typing.ArrayLike
 ) -> jax.typing.ArrayLike | Schedule:
-    """learning_rate·min(1, (k + 1)/warmup_steps) after k finished steps; its first value is not 0.
+    """A linear warm-up whose first value is not zero.
+
+    Rule:
+      learning_rate·min(1, (k + 1)/warmup_steps) after k finished steps
+
+    Values:
+      0: learning_rate/warmup_steps
+      warmup_steps - 1: learning_rate
+
+    When to use:
+      In front of rules whose first steps are too long, as Adam's are before its moments settle.
+      Not where the rule has a warm-up of its own.
 
     Args:
       learning_rate: a number or a schedule.
       warmup_steps: length of the ramp; the plain number 0 returns `learning_rate` unchanged.
 
     Returns:
-      A schedule.
+      A schedule of the number of finished steps.
+
+    References:
+      Goyal et al. 2017, arXiv 1706.02677, section 2.2, where it starts from a rate of its own.
     """
     if is_zero(warmup_steps):
         return learning_rate
@@ -30,6 +64,58 @@ def linear_warmup(
     def schedule(count):
         ramp = (real(jnp.asarray(count)) + 1) / jnp.maximum(warmup_steps, 1)
         return at(learning_rate, count) * jnp.minimum(1.0, ramp)
+
+    return schedule
+
+
+@registered(
+    title="SGDR: Stochastic Gradient Descent with Warm Restarts",
+    authors=("Ilya Loshchilov", "Frank Hutter"),
+    year=2016,
+    arxiv="1608.03983",
+    code="https://github.com/loshchil/SGDR",
+)
+def cosine(
+    learning_rate: jax.typing.ArrayLike | Schedule,
+    total_steps: jax.typing.ArrayLike,
+    *,
+    warmup: jax.typing.ArrayLike = 0.1,
+) -> Schedule:
+    """A linear warm-up from zero, then half a cosine down to zero.
+
+    Rule:
+      W = warmup·total_steps, rounded down, at least 1;   k finished steps
+      k < W: learning_rate·k/W
+      k ≥ W: learning_rate·(1 + cos(π·(k − W)/(total_steps − W)))/2, and 0 beyond the end
+
+    Values:
+      0: 0
+      max(1, total_steps // 10): learning_rate
+      total_steps: 0
+
+    When to use:
+      Runs of known length, behind any rule that has no schedule of its own: it is what most
+      published results are trained with. Not where the run may be prolonged.
+
+    Args:
+      learning_rate: the largest rate, a number or a schedule.
+      total_steps: optimizer steps of the whole run.
+      warmup: the share of the run that the ramp takes, in [0, 1).
+
+    Returns:
+      A schedule of the number of finished steps.
+
+    References:
+      Loshchilov and Hutter 2016, arXiv 1608.03983, without restarts; the ramp is that of Goyal et
+      al. 2017, arXiv 1706.02677, from zero.
+    """
+
+    def schedule(count):
+        step = real(jnp.asarray(count))
+        ramp = jnp.maximum(jnp.floor(warmup * total_steps), 1)
+        share = jnp.clip((step - ramp) / jnp.maximum(total_steps - ramp, 1), 0, 1)
+        down = (1 + jnp.cos(jnp.pi * share)) / 2
+        return at(learning_rate, count) * jnp.minimum(step / ramp, down)
 
     return schedule
 
@@ -74,19 +160,42 @@ def half_life_warmup(
     return schedule
 
 
+@registered(
+    title="Wide-minima Density Hypothesis and the Explore-Exploit Learning Rate Schedule",
+    authors=(
+        "Nikhil Iyer",
+        "V Thejas",
+        "Nipun Kwatra",
+        "Ramachandran Ramjee",
+        "Muthian Sivathanu",
+    ),
+    year=2020,
+    arxiv="2003.03977",
+    code="https://github.com/nikhil-iyer-97/wide-minima-density-hypothesis",
+)
 def explore_exploit(
     learning_rate: jax.typing.ArrayLike | Schedule,
     total_steps: jax.typing.ArrayLike,
     *,
-    warmup_steps: jax.typing.ArrayLike,
-    warmdown_start: jax.typing.ArrayLike | None,
-    min_learning_rate: jax.typing.ArrayLike,
+    warmup_steps: jax.typing.ArrayLike = 0,
+    warmdown_start: jax.typing.ArrayLike | None = 0.72,
+    min_learning_rate: jax.typing.ArrayLike = 3e-5,
 ) -> Schedule:
     """Ranger21's schedule: linear warm-up, constant, linear warm-down to a small rate.
 
-    Rule, with the 1-based step t, T = total_steps and S = ⌊warmdown_start·T⌋:
+    Rule:
+      t counts from 1;   T = total_steps;   S = warmdown_start·T, rounded down
       t < S: learning_rate·min(1, t/warmup_steps)
-      t ≥ S: learning_rate − (learning_rate − min)·min(1, (t + 1 − S)/(T − S + 1)), at least min
+      t ≥ S: learning_rate − (learning_rate − m)·min(1, (t + 1 − S)/(T − S + 1)), at least m
+      m = min_learning_rate
+
+    Values:
+      0: learning_rate/max(warmup_steps, 1)
+      total_steps - 1: min_learning_rate
+
+    When to use:
+      Runs of known length that profit from a long time at the full rate. Not where the run may be
+      prolonged: the fall begins in advance.
 
     Args:
       learning_rate: the plateau, a number or a schedule.
@@ -96,7 +205,11 @@ def explore_exploit(
       min_learning_rate: the last rate.
 
     Returns:
-      A schedule, called with the number of finished steps t − 1.
+      A schedule of the number of finished steps, t − 1.
+
+    References:
+      Iyer et al. 2020, arXiv 2003.03977, in the form that Wright and Demeure 2021, arXiv
+      2106.13731, give it: code lessw2020/Ranger21.
     """
 
     def schedule(count):

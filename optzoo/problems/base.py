@@ -33,6 +33,11 @@ class Problem:
       observe: `observe(before, after, batch) -> {name: scalar, ...}`, measured at every checkpoint
         on the step that follows it, which leads from parameters `before` to `after` by `batch`:
         step sizes, decrease of the loss, spectra. Reported as curves beside those of `evaluate`.
+      outputs: `outputs(params, batch) -> outputs`, the model's part of the loss, for rules that
+        look into it.
+      criterion: `criterion(outputs, batch) -> scalar`, the rest: together they are `loss`.
+      objectives: `objectives(params, batch) -> vector`, where there are several losses to be
+        lowered at once; `loss` is their mean.
       steps: how many steps a run takes unless the user says otherwise.
       target: the problem counts as solved at or below this validation loss.
       solution: parameters with the lowest possible loss, where they are known.
@@ -51,6 +56,9 @@ class Problem:
     batch: Callable[[jax.Array], Batch] = lambda key: key
     stream: Callable[[jax.Array, jax.Array], Batch] | None = None
     observe: Callable[[Params, Params, Batch], dict[str, Scalar]] | None = None
+    outputs: Callable[[Params, Batch], Any] | None = None
+    criterion: Callable[[Any, Batch], Scalar] | None = None
+    objectives: Callable[[Params, Batch], jax.Array] | None = None
     solution: Params = None
     lowest: float = 0.0
     box: Box | None = None
@@ -61,6 +69,24 @@ class Problem:
         """The batch of a step in the run that `key` belongs to."""
         key = jax.random.fold_in(key, step)
         return self.stream(key, step) if self.stream else self.batch(key)
+
+    def differentiate(self, params: Params, batch: Batch) -> tuple[Params, dict[str, Any]]:
+        """The gradient on a batch, and all that an optimizer may ask `update` for besides.
+
+        That is, in Optax's words: `value`, `grad`, `value_fn`; `outputs_fn` and `loss_fn` where the
+        problem has outputs; and `gradients`, of one objective where the problem has no more.
+        """
+        value, gradient = jax.value_and_grad(self.loss)(params, batch)
+        extra = {"value": value, "grad": gradient, "value_fn": lambda p: self.loss(p, batch)}
+        if self.outputs and self.criterion:
+            outputs, criterion = self.outputs, self.criterion
+            extra["outputs_fn"] = lambda p: outputs(p, batch)
+            extra["loss_fn"] = lambda o: criterion(o, batch)
+        if self.objectives:
+            extra["gradients"] = jax.jacrev(self.objectives)(params, batch)
+        else:
+            extra["gradients"] = jax.tree.map(lambda leaf: leaf[None], gradient)
+        return gradient, extra
 
 
 @dataclass(frozen=True)

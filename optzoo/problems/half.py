@@ -22,11 +22,16 @@ def half(problem: Problem) -> Problem:
     def cast(params: Any, dtype: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
+    def widely(function: Any) -> Any:
+        return function and (lambda params, other: function(cast(params, jnp.float32), other))
+
     return dataclasses.replace(
         problem,
         init=lambda key: cast(problem.init(key), jnp.bfloat16),
-        loss=lambda params, batch: problem.loss(cast(params, jnp.float32), batch),
-        evaluate=lambda params, split: problem.evaluate(cast(params, jnp.float32), split),
+        loss=widely(problem.loss),
+        evaluate=widely(problem.evaluate),
+        outputs=widely(problem.outputs),
+        objectives=widely(problem.objectives),
     )
 
 

@@ -71,14 +71,28 @@ def language() -> Problem:
         starts = jax.random.randint(key, (batch_size,), 0, train_size - context)
         return text[starts[:, None] + jnp.arange(context + 1)[None]]
 
-    def loss(params, tokens):
-        logits = model.apply({"params": params}, tokens[:, :-1])
+    def outputs(params, tokens):
+        return model.apply({"params": params}, tokens[:, :-1])
+
+    def criterion(logits, tokens):
         return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
+
+    def loss(params, tokens):
+        return criterion(outputs(params, tokens), tokens)
 
     def evaluate(params, split):
         return {"loss": loss(params, splits[split])}
 
-    return Problem(init, loss, evaluate, steps=200, target=2.6, batch=batch)
+    return Problem(
+        init,
+        loss,
+        evaluate,
+        steps=200,
+        target=2.6,
+        batch=batch,
+        outputs=outputs,
+        criterion=criterion,
+    )
 
 
 @problem("neural")

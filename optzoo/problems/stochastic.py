@@ -99,14 +99,21 @@ def _linear(width: int, rows, held_out, error, *, steps: int, target: float) -> 
         which = jax.random.randint(key, (16,), 0, len(outputs))
         return inputs[which], outputs[which]
 
+    def scores(params, batch):
+        return (batch[0] @ params["kernel"] + params["bias"][None])[:, 0]
+
+    def criterion(scores, batch):
+        return error(scores, batch[1])
+
     def loss(params, batch):
-        x, y = batch
-        return error((x @ params["kernel"] + params["bias"][None])[:, 0], y)
+        return criterion(scores(params, batch), batch)
 
     def evaluate(params, split):
         return {"loss": loss(params, held_out[split])}
 
-    return Problem(init, loss, evaluate, steps, target, batch=batch)
+    return Problem(
+        init, loss, evaluate, steps, target, batch=batch, outputs=scores, criterion=criterion
+    )
 
 
 @problem("stochastic")

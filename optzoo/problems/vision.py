@@ -67,9 +67,14 @@ def _on_digits(
         collection = {"params": params}
         return model.apply(collection, inputs, use_running_average=False, mutable=["batch_stats"])
 
+    def outputs(params, batch):
+        return training_outputs(params, batch[0])[0]
+
+    def criterion(outputs, batch):
+        return report(outputs, *batch)["loss"]
+
     def loss(params, batch):
-        inputs, labels = batch
-        return report(training_outputs(params, inputs)[0], inputs, labels)["loss"]
+        return criterion(outputs(params, batch), batch)
 
     def evaluate(params, split):
         inputs, labels = held_out[split]
@@ -77,7 +82,9 @@ def _on_digits(
         variables = {"params": params, **statistics}
         return report(model.apply(variables, inputs, use_running_average=True), inputs, labels)
 
-    return Problem(init, loss, evaluate, steps, target, batch=batch)
+    return Problem(
+        init, loss, evaluate, steps, target, batch=batch, outputs=outputs, criterion=criterion
+    )
 
 
 def _classified(logits: jax.Array, images: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:

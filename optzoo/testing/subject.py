@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from optzoo.plugins import load
+from optzoo.testing.offers import offers
 from optzoo.testing.traits import Traits
 
 Tree = Any
@@ -41,8 +42,8 @@ class Subject:
         (`functools.partial` fills in required ones). Checks of hyper-parameters need a factory.
       params: float32 parameters to try it on; a small dense layer by default.
       traits: what is claimed about it.
-      extra_args: what `update` needs beyond optax's three arguments: a mapping, or a function
-        of the parameters and gradients that returns one.
+      extra_args: what `update` needs beyond optax's three arguments and what `Traits.needs` can
+        name: a mapping, or a function of the parameters and gradients that returns one.
       eval_params: finds the parameters to evaluate, as `eval_params(state, params)`.
       leaves: how many leaves the tree of the check `many_leaves` has.
       name: what reports call it; the factory's name by default.
@@ -102,8 +103,34 @@ class Subject:
 
     def extra_args(self, params: Tree, gradients: Tree) -> Mapping[str, Any]:
         """What `update` gets beyond gradients, state and parameters."""
+        offered = offers(params, gradients) if self.needs else {}
+        return {name: offered[name] for name in self.needs} | self._given_args(params, gradients)
+
+    def _given_args(self, params: Tree, gradients: Tree) -> dict[str, Any]:
         extra: Any = self._extra_args
-        return extra(params, gradients) if callable(extra) else extra or {}
+        return dict(extra(params, gradients) if callable(extra) else extra or {})
+
+    @cached_property
+    def needs(self) -> dict[str, Exception]:
+        """The extra arguments that `update` cannot do without, and its error without each."""
+
+        def attempt(names):
+            def step(params, gradients):
+                offered = offers(params, gradients)
+                extra = {name: offered[name] for name in names}
+                extra |= self._given_args(params, gradients)
+                return self.tx.update(gradients, self.tx.init(params), params, **extra)
+
+            try:
+                jax.eval_shape(step, self.params, self.gradients[0])
+            except Exception as error:
+                return error
+
+        names = offers({}, {})
+        if attempt(()) is None or attempt(names) is not None:
+            return {}
+        errors = {name: attempt(names.keys() - {name}) for name in names}
+        return {name: error for name, error in errors.items() if error is not None}
 
     def update(self, gradients: Tree, state: Any, params: Tree, tx: Any = None):
         """`tx.update` with whatever extra arguments it needs."""

@@ -1,60 +1,12 @@
-"""The rules of Optax that every comparison runs beside the registry's; the one list of them."""
+"""What every comparison runs beside the registry's rules."""
 
-from typing import Any
+import dataclasses
 
-import jax
-import jax.numpy as jnp
-import optax
+from optzoo import baselines, compose
 
-from optzoo.registry import Entry, Factory
-
-
-def unpublished(factory: Factory) -> Entry:
-    """An entry for a factory that is not in the registry: it can be run, but has no paper."""
-    return Entry(
-        factory,
-        title="",
-        authors=(),
-        year=0,
-        arxiv=None,
-        url="",
-        code=None,
-        traits=frozenset(),
-    )
-
-
-def warmup_cosine(learning_rate: Any, total_steps: int) -> optax.Schedule:
-    """A linear warm-up from 0 over the first tenth of a run, then cosine decay to 0."""
-    warmup = max(1, total_steps // 10)
-
-    def schedule(count: Any) -> jax.Array:
-        step = jnp.asarray(count, jnp.float32)
-        share = jnp.clip((step - warmup) / max(1, total_steps - warmup), 0, 1)
-        return learning_rate * jnp.minimum(step / warmup, (1 + jnp.cos(jnp.pi * share)) / 2)
-
-    return schedule
-
-
-def sgd(learning_rate: Any = 0.1, *, momentum: Any = 0.9):
-    """Gradient descent with heavy-ball momentum."""
-    return optax.sgd(learning_rate, momentum)
-
-
-def adam(learning_rate: Any = 1e-3):
-    """Adam at a constant learning rate."""
-    return optax.adam(learning_rate)
-
-
-def adamw(learning_rate: Any = 1e-3, *, weight_decay: Any = 1e-4, total_steps: int):
-    """AdamW with a linear warm-up over the first tenth and cosine decay to zero."""
-    return optax.adamw(warmup_cosine(learning_rate, total_steps), weight_decay=weight_decay)
-
-
-def lion(learning_rate: Any = 1e-4, *, weight_decay: Any = 1e-3):
-    """Lion: the sign of an interpolation between momentum and gradient."""
-    return optax.lion(learning_rate, weight_decay=weight_decay)
-
-
-BASELINES = {factory.__name__: unpublished(factory) for factory in (sgd, adam, adamw, lion)}
 # What times to the target are told against.
-REFERENCE = adamw.__name__
+REFERENCE = "adamw+cosine"
+BASELINES = {
+    name: dataclasses.replace(compose.entry(name), default=True)
+    for name in (*baselines.BASELINES, REFERENCE)
+}

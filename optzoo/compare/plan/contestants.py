@@ -7,11 +7,10 @@ from typing import Any
 import optax
 
 from optzoo.compare.errors import UserError
-from optzoo.compare.plan.baselines import warmup_cosine
 from optzoo.compare.plan.grid import FALLBACK
-from optzoo.registry import Entry
+from optzoo.registry import REGISTRY, Entry
 
-CONSTANT, COSINE = SCHEDULES = ("constant", "cosine")
+CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Contestant:
 
     Attributes:
       entry: the rule.
-      schedule: one of `SCHEDULES`.
+      schedule: "constant" or the name of a schedule that knows the number of steps.
       weight_decay: the decay for a rule that has the argument; None for the rule's own default.
     """
 
@@ -39,8 +38,9 @@ class Contestant:
         options = {}
         if self.weight_decay is not None and "weight_decay" in self.entry.signature.parameters:
             options["weight_decay"] = self.weight_decay
-        if self.schedule == COSINE:
-            learning_rate = warmup_cosine(learning_rate, total_steps)
+        if self.schedule != CONSTANT:
+            schedule = REGISTRY[self.schedule]
+            learning_rate = schedule.build(learning_rate, total_steps=total_steps)
         rule = self.entry.build(learning_rate, total_steps=total_steps, **options)
         return optax.with_extra_args_support(rule)
 
@@ -55,9 +55,11 @@ def contestants(
     """
     if not schedules:
         raise UserError("the list of schedules is empty")
+    known = {CONSTANT, *(name for name, entry in REGISTRY.schedules.items() if _is_complete(entry))}
     for schedule in schedules:
-        if schedule not in SCHEDULES:
-            raise UserError(f"unknown schedule {schedule!r}: there are {' and '.join(SCHEDULES)}")
+        if schedule not in known:
+            names = ", ".join(sorted(known))
+            raise UserError(f"unknown schedule {schedule!r}: there are {names}")
     if weight_decay is not None and not 0 <= weight_decay < float("inf"):
         raise UserError(f"weight decay must be a number from 0 up, not {weight_decay:g}")
     chosen = {}
@@ -68,3 +70,10 @@ def contestants(
             label = name if schedule == CONSTANT else f"{name}+{schedule}"
             chosen[label] = Contestant(entry, schedule, weight_decay)
     return chosen
+
+
+def _is_complete(schedule: Entry) -> bool:
+    """Whether a schedule needs nothing but what every run knows."""
+    parameters = schedule.signature.parameters.values()
+    required = {p.name for p in parameters if p.default is p.empty}
+    return required <= {"learning_rate", "total_steps"}

@@ -9,40 +9,43 @@ import jax
 import jax.numpy as jnp
 
 import optzoo
-from optzoo import plugins, registry
+from optzoo import compose, plugins, registry
 from optzoo.compare.errors import UserError
 from optzoo.compare.machine import compiler_options
-from optzoo.compare.plan.baselines import BASELINES, unpublished
+from optzoo.compare.plan.baselines import BASELINES
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.plugins import one_line
 from optzoo.problems import PROBLEMS, Problem
-from optzoo.registry import Entry
+from optzoo.registry import Entry, unpublished
 
 
 def all_optimizers() -> dict[str, Entry]:
     """The registry and the baselines, by name."""
-    return {**optzoo.REGISTRY, **BASELINES}
+    return {**optzoo.REGISTRY.optimizers, **BASELINES}
 
 
 def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Entry]:
     """The optimizers to compare, by name.
 
     Args:
-      wanted: names, "package.module:factory" or factories `f(learning_rate, ...)`; None for the
-        registry and the baselines.
+      wanted: what `optzoo.build` reads, families, "baselines" and "all", which is the registry and
+        the baselines; or factories `f(learning_rate, ...)`. None for those declared as default.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported, or an empty list.
     """
     known = all_optimizers()
     if wanted is None:
-        return known
+        return {name: entry for name, entry in known.items() if entry.default}
+    families = optzoo.REGISTRY.optimizers.families
+    groups: dict[str, Mapping[str, Entry]] = {**families, "baselines": BASELINES, "all": known}
     chosen: dict[str, Entry] = {}
     for item in wanted:
-        if isinstance(item, str) and ":" not in item:
-            chosen[item] = _named("optimizer", item, known)
+        if isinstance(item, str) and item in groups:
+            chosen.update(groups[item])
         elif isinstance(item, str):
-            chosen[item] = _entry(item, _load("optimizer", item))
+            entry = _composed(item, {**known, **groups})
+            chosen[entry.name] = entry
         else:
             chosen[getattr(item, "__name__", repr(item))] = _entry(repr(item), item)
     return _some("optimizer", chosen)
@@ -90,13 +93,13 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
     def start(key):
         params = problem.init(key)
         batch = problem.draw(key, jnp.asarray(0, "int32"))
-        value, gradients = jax.value_and_grad(problem.loss)(params, batch)
+        problem.differentiate(params, batch)
         reports = [problem.evaluate(params, split) for split in SPLITS]
         seen = problem.observe(params, params, batch) if problem.observe else {}
-        return params, value, gradients, reports, seen
+        return params, batch, reports, seen
 
     try:
-        params, value, gradients, reports, seen = jax.eval_shape(start, jax.random.key(0))
+        params, batch, reports, seen = jax.eval_shape(start, jax.random.key(0))
         for report in reports:
             if not isinstance(report, dict) or "loss" not in report:
                 raise TypeError('evaluate must return a dictionary with the entry "loss"')
@@ -118,13 +121,14 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
 
     for name, contestant in rules.items():
 
-        def step(learning_rate, params, value, gradients, contestant=contestant):
+        def step(learning_rate, params, batch, contestant=contestant):
             rule = contestant.build(learning_rate, steps)
-            return rule.update(gradients, rule.init(params), params, value=value)
+            gradients, extra = problem.differentiate(params, batch)
+            return rule.update(gradients, rule.init(params), params, **extra)
 
         rate = jax.ShapeDtypeStruct((), "float32")
         try:
-            jax.eval_shape(step, rate, params, value, gradients)
+            jax.eval_shape(step, rate, params, batch)
         except Exception as error:
             raise UserError(f"optimizer {name!r} on {problem_name!r}: {one_line(error)}") from error
 
@@ -136,6 +140,16 @@ def _named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     try:
         return registry.named(kind, name, known)
     except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _composed(text: str, known: Mapping[str, Any]) -> Entry:
+    try:
+        return compose.entry(text)
+    except ValueError as error:
+        # A name alone may have been meant for a group.
+        if text.isidentifier() and text not in optzoo.REGISTRY:
+            _named("optimizer", text, known)
         raise UserError(str(error)) from error
 
 

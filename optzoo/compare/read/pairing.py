@@ -1,16 +1,18 @@
 """Two comparisons side by side."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 from optzoo.compare.errors import UserError
 from optzoo.compare.read.metrics import ranks
-from optzoo.compare.read.results import Results
+from optzoo.compare.read.tables import Tables
 
 Names = tuple[str, str]
+T = TypeVar("T", bound=Tables)
 SAME = ("steps", "target", "checkpoints")
 
 
-def merged(first: Results, second: Results, names: Names) -> Results:
+def merged(first: T, second: T, names: Names) -> T:
     """Both comparisons as one, on the problems and seeds of both.
 
     An optimizer whose runs are the same in both takes part once; another one twice, with the name
@@ -45,10 +47,10 @@ def merged(first: Results, second: Results, names: Names) -> Results:
         "seeds": seeds,
         "command": f"{first.about['command']}; {second.about['command']}",
     }
-    return Results(about, grids)
+    return replace(first, about=about, grids=grids)
 
 
-def changes(first: Results, second: Results, names: Names) -> list[list[str]]:
+def changes(first: Tables, second: Tables, names: Names) -> list[list[str]]:
     """What became of every optimizer on every problem that both have: rows of text, header first.
 
     "same" where the very same program ran, else whether the test loss is clearly lower or higher,

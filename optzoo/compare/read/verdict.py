@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 
 from optzoo.compare.plan.baselines import REFERENCE
-from optzoo.compare.read.results import Results
+from optzoo.compare.read.tables import Tables
 
 # With more problems than this their sentences become one.
 FEW = 6
 
 
-def verdict(results: Results) -> list[str]:
+def verdict(results: Tables) -> list[str]:
     """A few sentences, the most important first."""
     ranking = results.ranking.set_index("optimizer")
     count = results.about["seeds"]
@@ -58,7 +58,7 @@ def verdict(results: Results) -> list[str]:
     return sentences
 
 
-def _single(results: Results) -> str:
+def _single(results: Tables) -> str:
     rows = [
         f"{row.test_loss:.3g} on {row.problem} (learning rate {row.learning_rate:.3g})"
         for row in results.table.itertuples()
@@ -90,14 +90,14 @@ def _winners(ranks) -> str:
     return f"{_names(first)} {verb} of {ordered.iloc[0]:.1f}{tail}"
 
 
-def _counted(results: Results) -> str:
+def _counted(results: Tables) -> str:
     """Who is ahead on how many problems."""
     counts = pd.Series(results.best()).value_counts()
     shares = _names([f"{name} on {count}" for name, count in counts.head(5).items()])
     return f"Ahead on most problems, if not always clearly: {shares} of {counts.sum()}."
 
 
-def _problem_sentence(results: Results, problem: str) -> str:
+def _problem_sentence(results: Tables, problem: str) -> str:
     rows = results.table[results.table["problem"] == problem]
     first = results.best()[problem]
     row = rows.set_index("optimizer").loc[first]

@@ -1,13 +1,13 @@
-"""Results in other programs' formats."""
+"""Tables in other programs' formats."""
 
 from pathlib import Path
 
 from optzoo.compare.errors import UserError
-from optzoo.compare.read.results import Results
+from optzoo.compare.read.tables import Tables
 
 
 def write(
-    results: Results,
+    results: Tables,
     *,
     csv: Path | None = None,
     parquet: Path | None = None,

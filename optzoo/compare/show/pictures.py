@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from optzoo.compare.read.results import Results
-from optzoo.compare.show.charts import BY_PROBLEM, OVERALL, THEME
+from optzoo.compare.read.tables import Tables
+from optzoo.compare.show.figures.charts import BY_PROBLEM, OVERALL
+from optzoo.compare.show.figures.form import THEME
 
 WIDTH, DPI, PIXELS = 7.2, 110, 100
 
 
-def write(results: Results, folder: Path) -> list[Path]:
+def write(results: Tables, folder: Path) -> list[Path]:
     """Draws every chart over all problems and for each problem; returns the files."""
     pictures = {name: (chart.draw(results), chart.title) for name, chart in OVERALL.items()}
     for problem in results.problems:

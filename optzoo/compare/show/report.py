@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,14 +18,17 @@ from optzoo.compare.errors import UserError
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.read import pairing
-from optzoo.compare.read.results import Results
+from optzoo.compare.read.tables import Tables
 from optzoo.compare.read.verdict import verdict
-from optzoo.compare.show.charts import BY_PROBLEM, OVERALL
-from optzoo.compare.show.figures import colours, loss_curves, rate_curves
-from optzoo.compare.show.paths import path_chart
+from optzoo.compare.show.figures.charts import BY_PROBLEM, OVERALL
+from optzoo.compare.show.figures.form import colours
+from optzoo.compare.show.figures.paths import path_chart
+from optzoo.compare.show.figures.problem import loss_curves, rate_curves
+
+T = TypeVar("T", bound=Tables)
 
 
-def write(results: Results, folder: str | Path) -> tuple[Path, Path]:
+def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
     """Writes `report.html` and `results.csv` into a folder; each appears whole or not at all.
 
     Returns:
@@ -40,7 +43,7 @@ def write(results: Results, folder: str | Path) -> tuple[Path, Path]:
     return page, table
 
 
-def write_both(first: Results, second: Results, folder: Path, other: Path) -> tuple[Path, Results]:
+def write_both(first: T, second: T, folder: Path, other: Path) -> tuple[Path, T]:
     """Writes the report of two comparisons together into the first one's folder.
 
     Returns:
@@ -56,7 +59,7 @@ def write_both(first: Results, second: Results, folder: Path, other: Path) -> tu
     return page, both
 
 
-def html(results: Results, changes: list[list[str]] | None = None) -> str:
+def html(results: Tables, changes: list[list[str]] | None = None) -> str:
     """The whole page.
 
     Args:
@@ -129,7 +132,7 @@ def _changes(rows: list[list[str]] | None) -> str:
     return f"<h2>What changed</h2>{table}"
 
 
-def _ranking(results: Results) -> str:
+def _ranking(results: Tables) -> str:
     problems, palette = results.problems, colours(results)
     table = results.table.set_index(["optimizer", "problem"])
     head = ["place", "optimizer", "mean rank", "at default rate", "solved", f"speed vs {REFERENCE}"]
@@ -164,7 +167,7 @@ def _ranking(results: Results) -> str:
     return _table(head, rows)
 
 
-def _section(results: Results, problem: str, index: int, *, drawn: str) -> str:
+def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
     details = results.about["problems"][problem]
     table = results.table[results.table["problem"] == problem]
     table = table.sort_values(["rank", "test_loss"])
@@ -211,7 +214,7 @@ rate, over the logarithm of the loss.</figcaption>
 </section>"""
 
 
-def _strip(results: Results, problem: str, optimizer: str) -> str:
+def _strip(results: Tables, problem: str, optimizer: str) -> str:
     """One square a learning rate, the darker the more of the best possible progress it made."""
     frame = results.frame[results.frame["problem"] == problem]
     lowest = frame["validation_loss"].where(np.isfinite(frame["validation_loss"])).min()
@@ -229,7 +232,7 @@ def _strip(results: Results, problem: str, optimizer: str) -> str:
     return f'<span class="strip">{"".join(squares)}</span>'
 
 
-def _protocol(results: Results) -> str:
+def _protocol(results: Tables) -> str:
     about = results.about
     values = ", ".join(f"{value:.3g}" for value in about["grid"]["values"])
     grid = f"learning rates {values}, the same for everybody"

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from optzoo.compare.plan.baselines import REFERENCE
-from optzoo.compare.read.results import Results
-from optzoo.compare.runner import Progress
+from optzoo.compare.read.tables import Tables
+from optzoo.compare.work.progress import Progress
 
 PLAIN_WIDTH = 200
 
@@ -67,7 +67,7 @@ class Reporter:
             self._console.out(line, highlight=False)
 
 
-def show_results(results: Results) -> None:
+def show_results(results: Tables) -> None:
     """Prints the ranking, and who is best on each problem; both fit 80 columns."""
     console = _console()
     for table in (_ranking(results), _winners(results)):
@@ -85,7 +85,7 @@ def show_results(results: Results) -> None:
         console.print(textwrap.fill(note, 79), highlight=False)
 
 
-def _ranking(results: Results) -> Table:
+def _ranking(results: Tables) -> Table:
     table = _table("place", "optimizer", "mean rank", "untuned", "solved", "speed", "diverged")
     places = results.ranking["place"].value_counts()
     for row in results.ranking.itertuples():
@@ -102,7 +102,7 @@ def _ranking(results: Results) -> Table:
     return table
 
 
-def _winners(results: Results) -> Table:
+def _winners(results: Tables) -> Table:
     table = _table("problem", "best", "test loss", "lr", "ties with")
     for problem, best in results.best().items():
         rows = results.table[results.table["problem"] == problem].set_index("optimizer")

@@ -80,8 +80,8 @@ class Sweep:
 
         def step(count, carry):
             params, state = carry
-            value, gradients = jax.value_and_grad(problem.loss)(params, problem.draw(key, count))
-            updates, state = rule.update(gradients, state, params, value=value)
+            gradients, extra = problem.differentiate(params, problem.draw(key, count))
+            updates, state = rule.update(gradients, state, params, **extra)
             return optax.apply_updates(params, updates), state
 
         def report(params, state, split):

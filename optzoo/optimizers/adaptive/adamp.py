@@ -57,7 +57,7 @@ def scale_by_adamp(
     return project_radial(adam, delta=delta, eps=eps, axes=axes)
 
 
-@optimizer(**PAPER)
+@optimizer(**PAPER, default=True)
 @transformation
 def adamp(
     learning_rate: LearningRate = 1e-3,
@@ -159,7 +159,7 @@ def scale_by_sgdp(
     return optax.GradientTransformation(projected.init, update)
 
 
-@optimizer(**PAPER)
+@optimizer(**PAPER, default=True)
 @transformation
 def sgdp(
     learning_rate: LearningRate = 0.1,

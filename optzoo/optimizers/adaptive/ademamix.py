@@ -60,6 +60,7 @@ def scale_by_ademamix(
     year=2024,
     arxiv="2409.03137",
     code="https://github.com/apple/ml-ademamix",
+    default=True,
 )
 @transformation
 def ademamix(

@@ -36,6 +36,7 @@ def scale_by_diffgrad(
     year=2019,
     arxiv="1909.11015",
     code="https://github.com/shivram1987/diffGrad",
+    default=True,
 )
 @transformation
 def diffgrad(

@@ -39,6 +39,7 @@ def scale_by_grams(
     year=2024,
     arxiv="2412.17107",
     code="https://github.com/Gunale0926/Grams",
+    default=True,
 )
 @transformation
 def grams(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.averaging import lookahead
+from optzoo.primitives.averaged import lookahead
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import (
     Count,
@@ -118,6 +118,7 @@ def scale_by_ranger21(
     arxiv="2106.13731",
     code="https://github.com/lessw2020/Ranger21",
     traits=(Trait.AVERAGES, Trait.COUPLED, Trait.SCHEDULED, Trait.SHAPED),
+    default=True,
 )
 @transformation
 def ranger21(

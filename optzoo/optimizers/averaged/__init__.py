@@ -3,3 +3,10 @@
 The members average or extrapolate iterates; `optzoo.eval_params` gives what to evaluate and save.
 Look here for runs of unknown length.
 """
+
+from optzoo.optimizers.averaged.schedule_free import (
+    schedule_free as schedule_free,
+    schedule_free_adamw as schedule_free_adamw,
+    schedule_free_radam as schedule_free_radam,
+    schedule_free_sgd as schedule_free_sgd,
+)

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.averaging import schedule_free_average
+from optzoo.primitives.averaged import schedule_free_average
 from optzoo.primitives.base import (
     Decay,
     DType,
@@ -23,7 +23,7 @@ from optzoo.primitives.moments import rms
 from optzoo.primitives.precision import master_weights
 from optzoo.primitives.schedules import linear_warmup, rectification
 from optzoo.primitives.stepsizes import rate
-from optzoo.registry import Trait, optimizer
+from optzoo.registry import Trait, optimizer, wrapper
 
 PAPER: Any = dict(
     title="The Road Less Scheduled",
@@ -42,6 +42,7 @@ PAPER: Any = dict(
 )
 
 
+@wrapper(**PAPER)
 @checked
 def schedule_free(
     base: optax.GradientTransformation,
@@ -63,6 +64,10 @@ def schedule_free(
       z ← z − learning_rate·weight_decay·y + (update of base at z)
       w = (k + 1)^r·(largest learning rate so far)^weight_lr_power, k finished steps;   c = w/Σw
       x ← (1 − c)·x + c·z;   y = b1·x + (1 − b1)·z
+
+    When to use:
+      Runs of unknown length: the average is good at any time. Not around rules with momentum of
+      their own, nor for batch normalisation, unless its statistics are taken anew at the average.
 
     Args:
       base: the optimizer, with its own learning rate and without momentum of its own.
@@ -95,7 +100,7 @@ def schedule_free(
     )
 
 
-@optimizer(**PAPER)
+@optimizer(**PAPER, default=True)
 @checked
 def schedule_free_sgd(
     learning_rate: LearningRate = 1.0,
@@ -158,7 +163,7 @@ def schedule_free_sgd(
     )
 
 
-@optimizer(**PAPER)
+@optimizer(**PAPER, default=True)
 @checked
 def schedule_free_adamw(
     learning_rate: LearningRate = 2.5e-3,
@@ -237,7 +242,7 @@ def schedule_free_adamw(
     )
 
 
-@optimizer(**PAPER)
+@optimizer(**PAPER, default=True)
 @checked
 def schedule_free_radam(
     learning_rate: LearningRate = 2.5e-3,

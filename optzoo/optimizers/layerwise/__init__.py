@@ -3,3 +3,8 @@
 The members keep little or no state for the second moment.
 Look here for large batches and tight memory.
 """
+
+from optzoo.optimizers.layerwise.novograd import (
+    novograd as novograd,
+    scale_by_novograd as scale_by_novograd,
+)

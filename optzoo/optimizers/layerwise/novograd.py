@@ -57,6 +57,7 @@ def scale_by_novograd(
     arxiv="1905.11286",
     code="https://github.com/NVIDIA/DeepLearningExamples",
     traits=(Trait.SHAPED,),
+    default=True,
 )
 @transformation
 def novograd(

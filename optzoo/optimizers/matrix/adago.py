@@ -57,6 +57,7 @@ def scale_by_adago(
     arxiv="2509.02981",
     code=None,
     traits=(Trait.SHAPED,),
+    default=True,
 )
 @transformation
 def adago(

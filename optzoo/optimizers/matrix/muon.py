@@ -55,6 +55,7 @@ def scale_by_muon(
     url="https://kellerjordan.github.io/posts/muon/",
     code="https://github.com/KellerJordan/Muon",
     traits=(Trait.SHAPED,),
+    default=True,
 )
 @transformation
 def muon(

@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from optzoo.primitives.averaging import polynomial_average
+from optzoo.primitives.averaged import polynomial_average
 from optzoo.primitives.base import (
     LearningRate,
     Mask,
@@ -56,7 +56,7 @@ def scale_by_ldog(
     return merge_leaves(multiply, gradient, step)
 
 
-@optimizer(**PAPER, traits=(Trait.AVERAGES, Trait.COUPLED, Trait.SELF_TUNING))
+@optimizer(**PAPER, traits=(Trait.AVERAGES, Trait.COUPLED, Trait.SELF_TUNING), default=True)
 @checked
 def dog(
     learning_rate: LearningRate = 1.0,
@@ -116,7 +116,7 @@ def dog(
     return _finished(direction, weight_decay, mask, average_gamma)
 
 
-@optimizer(**PAPER, traits=(Trait.AVERAGES, Trait.SELF_TUNING, Trait.SHAPED))
+@optimizer(**PAPER, traits=(Trait.AVERAGES, Trait.SELF_TUNING, Trait.SHAPED), default=True)
 @checked
 def ldog(
     learning_rate: LearningRate = 1.0,

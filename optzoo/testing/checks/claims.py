@@ -35,6 +35,21 @@ def needs_params(subject: Subject) -> str:
 
 
 @check(
+    "without value, value_fn, outputs_fn, loss_fn or gradients update works, or names the missing",
+    "tx.update(grads, tx.init(params), params)",
+)
+def needs_arguments(subject: Subject) -> str:
+    for name, error in subject.needs.items():
+        if name not in str(error):
+            fail(f"without {name} update raises {type(error).__name__}, which does not name it")
+    claimed, found = subject.traits.needs, ", ".join(sorted(subject.needs))
+    if claimed is not None and set(claimed) != set(subject.needs):
+        said = ", ".join(sorted(claimed)) or "nothing"
+        fail(f"update is claimed to need {said}, but needs {found or 'nothing'}")
+    return found
+
+
+@check(
     "gradients that lack a leaf raise an error that names it",
     "tx.update({'a': x}, tx.init({'a': x, 'b': y}), {'a': x, 'b': y})",
 )

@@ -37,6 +37,18 @@ def _share(tree: Any, mask: Any) -> dict[str, Any]:
     }
 
 
+def _multi_steps(subject: Subject, every: int) -> optax.GradientTransformationExtraArgs:
+    """`gradient_transformation()` of the same would drop extra arguments."""
+    steps = optax.MultiSteps(subject.tx, every)
+    return optax.GradientTransformationExtraArgs(steps.init, steps.update)
+
+
+def _maskable(subject: Subject) -> None:
+    """Optax's masks reach neither into functions nor into extra arguments."""
+    if subject.needs.keys() - {"value", "value_fn"}:
+        raise DoesNotApply(f"Optax does not mask {', '.join(subject.needs)}")
+
+
 def _alone(subject: Subject, mask: Any) -> list[dict[str, Any]]:
     """The updates of a run in which the other leaves do not exist."""
     gradients = [_share(gradient, mask) for gradient in subject.gradients]
@@ -51,6 +63,7 @@ def chain(subject: Subject) -> None:
 
 @check("masked trains its leaves and lets the others' gradients pass", "optax.masked(tx, mask)")
 def masked(subject: Subject) -> None:
+    _maskable(subject)
     mask = _alternate(subject.params)
     others = jax.tree.map(lambda selected: not selected, mask)
     run = _wrapped(subject, optax.masked(subject.tx, mask))
@@ -66,6 +79,7 @@ def masked(subject: Subject) -> None:
     "optax.partition({True: tx, False: tx}, mask)",
 )
 def partition(subject: Subject) -> None:
+    _maskable(subject)
     mask = _alternate(subject.params)
     others = jax.tree.map(lambda selected: not selected, mask)
     groups = {True: subject.tx, False: subject.tx}
@@ -81,8 +95,7 @@ def partition(subject: Subject) -> None:
 )
 def multi_steps(subject: Subject) -> None:
     doubled = [gradient for gradient in subject.gradients[:2] for _ in range(2)]
-    wrapper = optax.MultiSteps(subject.tx, 2).gradient_transformation()
-    run = _wrapped(subject, wrapper, doubled, compiled=True)
+    run = _wrapped(subject, _multi_steps(subject, 2), doubled, compiled=True)
     agree("inside MultiSteps the updates", run.updates[1::2], subject.eager.updates[:2])
 
 
@@ -139,7 +152,7 @@ def evaluation(subject: Subject) -> str:
         "chain": optax.chain(optax.identity(), subject.tx),
         "masked": optax.masked(subject.tx, everywhere),
         "partition": optax.partition({True: subject.tx}, everywhere),
-        "MultiSteps": optax.MultiSteps(subject.tx, 1).gradient_transformation(),
+        "MultiSteps": _multi_steps(subject, 1),
         "apply_if_finite": optax.apply_if_finite(subject.tx, 5),
     }
     if subject.factory is not None:

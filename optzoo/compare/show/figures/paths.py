@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from optzoo.compare.read.results import Results
-from optzoo.compare.show.figures import HEIGHT, PALETTE, colours
+from optzoo.compare.read.tables import Tables
+from optzoo.compare.show.figures.form import HEIGHT, PALETTE, colours
 from optzoo.compare.work.relief import RESOLUTION
 
 
-def path_chart(results: Results, problem: str) -> dict[str, Any] | None:
+def path_chart(results: Tables, problem: str) -> dict[str, Any] | None:
     """Where the best-ranked optimizers went on a landscape, at their best learning rates, seed 0.
 
     `frames` counts the checkpoints, so that the page can draw the paths up to any of them. None

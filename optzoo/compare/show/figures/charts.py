@@ -1,16 +1,17 @@
 """Every chart that a report, a folder of pictures or a notebook can ask for: the one list."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from optzoo.compare.plan.baselines import REFERENCE
-from optzoo.compare.show.figures import loss_curves, rate_curves
-from optzoo.compare.show.overall import budget_chart, profile_chart, ranking_chart, speed_chart
-
-# What the names of colours mean on paper and in notebooks; the report's page has its own.
-THEME = {"$ink": "#1c2330", "$muted": "#9aa3af", "$page": "#ffffff", "$accent": "#0072b2"}
+from optzoo.compare.show.figures.overall import (
+    budget_chart,
+    profile_chart,
+    ranking_chart,
+    speed_chart,
+)
+from optzoo.compare.show.figures.problem import loss_curves, rate_curves
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,3 @@ BY_PROBLEM = {
     ),
 }
 CHARTS = OVERALL | BY_PROBLEM
-
-
-def notebook(figure: dict[str, Any]) -> Any:
-    """A chart as a `plotly.graph_objects.Figure` in light colours."""
-    from plotly.graph_objects import Figure
-
-    layout = figure["layout"] | {"template": "plotly_white"}
-    text = json.dumps({"data": figure["data"], "layout": layout})
-    for name, colour in THEME.items():
-        text = text.replace(f'"{name}"', f'"{colour}"')
-    return Figure(json.loads(text))

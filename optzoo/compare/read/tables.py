@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -39,8 +39,8 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Results:
-    """What a comparison found.
+class Tables:
+    """What a comparison found, in numbers; `optzoo.compare.Results` also draws it.
 
     Attributes:
       about: the protocol: problems, grid, schedules, seeds, versions, device, command, date.
@@ -51,7 +51,7 @@ class Results:
     grids: dict[tuple[str, str], Tried]
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Results":
+    def load(cls, folder: str | Path) -> Self:
         """Reads the output folder of a comparison, finished or not.
 
         Raises:
@@ -64,7 +64,7 @@ class Results:
             return cls.of(store)
 
     @classmethod
-    def of(cls, store: Store) -> "Results":
+    def of(cls, store: Store) -> Self:
         """What a store holds of its comparison.
 
         Raises:
@@ -260,35 +260,6 @@ class Results:
         order = self.table.sort_values(["rank", "test_loss"]).groupby("problem")["optimizer"]
         return order.first().reindex(self.problems).to_dict()
 
-    def plot_ranking(self) -> Any:
-        """Mean ranks with their uncertainty, as a Plotly figure."""
-        return self._plot("ranking")
-
-    def plot_speed(self) -> Any:
-        """Steps to the targets against the reference AdamW's, as a Plotly figure."""
-        return self._plot("speed")
-
-    def plot_profile(self) -> Any:
-        """Performance profiles, as a Plotly figure."""
-        return self._plot("profile")
-
-    def plot_budget(self) -> Any:
-        """What to expect of so many trials of learning rates, as a Plotly figure."""
-        return self._plot("budget")
-
-    def plot_losses(self, problem: str) -> Any:
-        """Loss curves on one problem, as a Plotly figure."""
-        return self._plot("losses", problem)
-
-    def plot_rates(self, problem: str) -> Any:
-        """Final loss for every learning rate on one problem, as a Plotly figure."""
-        return self._plot("rates", problem)
-
-    def _plot(self, name: str, *arguments: str) -> Any:
-        from optzoo.compare.show import charts
-
-        return charts.notebook(charts.CHARTS[name].draw(self, *arguments))
-
 
 def results(path: str | Path) -> pd.DataFrame:
     """The runs that an output folder of `optzoo compare` holds, one row each.
@@ -298,4 +269,4 @@ def results(path: str | Path) -> pd.DataFrame:
     Raises:
       UserError: if it holds no results, or they are damaged or of another version.
     """
-    return Results.load(path).frame
+    return Tables.load(path).frame

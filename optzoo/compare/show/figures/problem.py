@@ -1,27 +1,16 @@
-"""The charts of the report, as plain Plotly figures (dictionaries).
-
-Colours that depend on the page's theme are the names `$ink`, `$muted` and `$page`, which the page
-replaces by its own.
-"""
+"""The charts of one problem: losses against steps and against learning rates."""
 
 from typing import Any
 
 import numpy as np
 
-from optzoo.compare.read.results import Results
+from optzoo.compare.read.tables import Tables
+from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
 
-# Okabe and Ito's palette, told apart with every kind of colour vision, on light and on dark.
-PALETTE = ("#1F83C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 FLOOR = 1e-9
-HEIGHT, LABEL_HEIGHT, LETTER_WIDTH = 340, 15, 7
 
 
-def colours(results: Results) -> dict[str, str]:
-    """A colour for each of the best-ranked optimizers, the same in every chart."""
-    return dict(zip(results.ranking["optimizer"], PALETTE, strict=False))
-
-
-def loss_curves(results: Results, problem: str, *, clock: bool = False) -> dict[str, Any]:
+def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[str, Any]:
     """Validation loss against steps, everybody at its own best learning rate.
 
     With `clock`, against the seconds that the steps take. The best-ranked optimizers are coloured
@@ -52,7 +41,7 @@ def loss_curves(results: Results, problem: str, *, clock: bool = False) -> dict[
     return figure
 
 
-def rate_curves(results: Results, problem: str) -> dict[str, Any]:
+def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
     """Final validation loss against the learning rate, in multiples of each rule's own default.
 
     Coloured as in `loss_curves`; a dot marks the best rate of a coloured line.
@@ -87,7 +76,7 @@ def rate_curves(results: Results, problem: str) -> dict[str, Any]:
 
 
 def _figure(
-    results: Results,
+    results: Tables,
     problem: str,
     traces: list[tuple[str, str, list, np.ndarray, np.ndarray]],
     xaxis: dict[str, Any],
@@ -151,37 +140,6 @@ def _figure(
     return figure, ends
 
 
-def end_labels(ends: list[tuple[float, str, str]], span: list[float]) -> list[dict[str, Any]]:
-    """Names at the ends of lines, pushed apart until they no longer overlap."""
-    gap = (span[1] - span[0]) * LABEL_HEIGHT / (HEIGHT - 52)
-    ends = sorted(ends)
-    heights = [end[0] for end in ends]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    limit = span[1] - gap / 2
-    for i in reversed(range(len(heights))):
-        heights[i] = min(heights[i], limit)
-        limit = heights[i] - gap
-    return [
-        {
-            "xref": "paper",
-            "x": 1,
-            "y": height,
-            "text": name,
-            "font": {"color": colour, "size": 12},
-            "xanchor": "left",
-            "xshift": 4,
-            "showarrow": False,
-        }
-        for height, (_, name, colour) in zip(heights, ends, strict=True)
-    ]
-
-
-def label_room(ends: list[tuple[float, str, str]]) -> int:
-    """The width that `end_labels` need beside a chart."""
-    return 12 + LETTER_WIDTH * max((len(end[1]) for end in ends), default=0)
-
-
 def _band(x: list, every: np.ndarray, colour: str) -> dict[str, Any]:
     """The span of all seeds as a shaded outline."""
     inside = np.isfinite(every).all(axis=0)
@@ -211,8 +169,3 @@ def _decades(low: float, high: float) -> dict[str, Any]:
     every = range(int(np.floor(low)), int(np.ceil(high)))
     values = [digit * 10.0**power for power in every for digit in (1, 2, 5)]
     return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
-
-
-def plain(values: np.ndarray) -> list[float | None]:
-    """Values as JSON has them: four digits, and no infinity."""
-    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]

@@ -20,6 +20,7 @@ from optzoo.primitives.base import (
 )
 from optzoo.primitives.combine import copied
 from optzoo.primitives.evaluation import where_kept
+from optzoo.registry import Trait, wrapper
 
 
 class ScheduleFreeState(NamedTuple):
@@ -134,26 +135,43 @@ class AverageState(NamedTuple):
         return where_kept(lambda average, _: average, self.average, params)
 
 
+@wrapper(
+    title=(
+        "Stochastic Gradient Descent for Non-smooth Optimization: Convergence Results and Optimal "
+        "Averaging Schemes"
+    ),
+    authors=("Ohad Shamir", "Tong Zhang"),
+    year=2012,
+    arxiv="1212.1824",
+    code=None,
+    traits=(Trait.AVERAGES,),
+)
 @transformation
 def polynomial_average(
     tx: optax.GradientTransformation, *, gamma: NonNegative = 8.0
 ) -> optax.GradientTransformation:
     """Averages the iterates of `tx` with polynomial-decay weights; training goes on unchanged.
 
-    Rule, after step t = 1, 2, …:
-      a = (gamma + 1)/(gamma + t);   average ← (1 − a)·average + a·p
+    Rule:
+      a = (gamma + 1)/(gamma + t) after step t;   average ← (1 − a)·average + a·p
+
+    When to use:
+      Around rules whose last iterate is noisy, at a constant rate and DoG's above all. Not around
+      what averages already.
 
     Args:
       tx: the optimizer whose iterates are averaged.
       gamma: 0 averages all iterates alike; larger forgets the early ones sooner.
 
     Returns:
-      A transformation with `AverageState`; `eval_params` finds the average.
+      A transformation with `AverageState`; `eval_params` finds the average. It needs the
+      parameters in `update`.
 
     Raises:
-      ValueError: for gamma out of range, or without parameters.
+      ValueError: for gamma out of range, or `update` without parameters.
 
-    Source: Shamir and Zhang 2013, arXiv 1212.1824, as in formll/dog.
+    References:
+      Shamir and Zhang 2012, arXiv 1212.1824; gamma = 8 as in formll/dog.
     """
     inner = optax.with_extra_args_support(tx)
 
@@ -187,14 +205,26 @@ class LookaheadState(NamedTuple):
         return where_kept(lambda slow, _: slow, self.slow, params)
 
 
+@wrapper(
+    title="Lookahead Optimizer: k steps forward, 1 step back",
+    authors=("Michael R. Zhang", "James Lucas", "Geoffrey Hinton", "Jimmy Ba"),
+    year=2019,
+    arxiv="1907.08610",
+    code="https://github.com/michaelrzhang/lookahead",
+    traits=(Trait.AVERAGES,),
+)
 @transformation
 def lookahead(
     tx: optax.GradientTransformation, *, period: Count = 5, alpha: Fraction = 0.5
 ) -> optax.GradientTransformation:
     """Every `period` steps moves slow weights towards the fast ones and restarts from them.
 
-    Rule, after every period-th step:
-      slow ← (1 − alpha)·slow + alpha·p;   p ← slow
+    Rule:
+      after every step whose number period divides: slow ← (1 − alpha)·slow + alpha·p;   p ← slow
+
+    When to use:
+      Around fast, noisy rules, to be less dependent on their learning rate. Not around what
+      averages already.
 
     Args:
       tx: the optimizer that makes the fast steps.
@@ -202,12 +232,14 @@ def lookahead(
       alpha: how far the slow weights go, in [0, 1]; 1 is `tx` itself.
 
     Returns:
-      A transformation with `LookaheadState`; `eval_params` finds the slow weights.
+      A transformation with `LookaheadState`; `eval_params` finds the slow weights. It needs the
+      parameters in `update`.
 
     Raises:
-      ValueError: for an argument out of range, or without parameters.
+      ValueError: for an argument out of range, or `update` without parameters.
 
-    Source: Zhang et al. 2019, arXiv 1907.08610.
+    References:
+      Zhang et al. 2019, arXiv 1907.08610; official code michaelrzhang/lookahead.
     """
     inner = optax.with_extra_args_support(tx)
 

@@ -1,4 +1,4 @@
-"""The charts over all problems; see `figures` for their form."""
+"""The charts over all problems; see `form` for what they are made of."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from optzoo.compare.plan.baselines import REFERENCE
-from optzoo.compare.read.results import FACTORS, Results
-from optzoo.compare.show.figures import HEIGHT, colours, end_labels, label_room, plain
+from optzoo.compare.read.tables import FACTORS, Tables
+from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
 
 ROW_HEIGHT, LETTER = 22, 7.2
 
 
-def ranking_chart(results: Results) -> dict[str, Any]:
+def ranking_chart(results: Tables) -> dict[str, Any]:
     """Mean rank of every optimizer and where it lies in nine of ten resamples of the seeds."""
     ranking = results.ranking.sort_values("rank")
     palette = colours(results)
@@ -33,7 +33,7 @@ def ranking_chart(results: Results) -> dict[str, Any]:
     return _rows(ranking["optimizer"].tolist(), data, axis)
 
 
-def speed_chart(results: Results) -> dict[str, Any]:
+def speed_chart(results: Tables) -> dict[str, Any]:
     """Steps to the target against the reference's: a dot a problem, a bar at the geometric mean."""
     speeds = results.against_reference("steps_to_target")
     names = [name for name in results.ranking["optimizer"] if speeds[name].notna().any()]
@@ -76,7 +76,7 @@ def speed_chart(results: Results) -> dict[str, Any]:
     return _rows(names, data, axis)
 
 
-def profile_chart(results: Results) -> dict[str, Any]:
+def profile_chart(results: Tables) -> dict[str, Any]:
     """Share of problems and seeds solved within a multiple of the fewest steps anybody took."""
     axis = {
         "title": {"text": "steps over the fastest's"},
@@ -87,7 +87,7 @@ def profile_chart(results: Results) -> dict[str, Any]:
     return _lines(results, results.profiles, axis, "share solved", "hv")
 
 
-def budget_chart(results: Results) -> dict[str, Any]:
+def budget_chart(results: Tables) -> dict[str, Any]:
     """Expected share of the possible progress after so many random trials of learning rates."""
     budgets = results.budgets
     axis = {
@@ -99,7 +99,7 @@ def budget_chart(results: Results) -> dict[str, Any]:
 
 
 def _lines(
-    results: Results, table: pd.DataFrame, xaxis: dict[str, Any], title: str, shape: str
+    results: Tables, table: pd.DataFrame, xaxis: dict[str, Any], title: str, shape: str
 ) -> dict[str, Any]:
     """A line a column, the best-ranked coloured and on top, on an axis from 0 to 1."""
     palette = colours(results)
