@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "peer_suites.md"
-RATES = (None, 0.1, 0.01, 1.0)
+RATES = (None, 1.0, 0.1, 0.01, 0.001)
 """The rule's own default first."""
 TOTAL_STEPS = 30_000
 
