@@ -206,6 +206,8 @@ def document(found: list[Report]) -> str:
         "",
         "![matrix](conformance.png)",
         "",
+        "Optax's own tests over the same rules: [peer_suites.md](peer_suites.md).",
+        "",
         "## Every failure, and the line that shows it",
         "",
         "with `tx` the optimizer, `params` a small float32 tree and `grads` like it",

@@ -6,7 +6,6 @@ import optax
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, NonNegative, transformation
 from optzoo.primitives.blocks import in_blocks
-from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.duality import Balls, dualize
 from optzoo.primitives.moments import ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale
@@ -121,5 +120,5 @@ def trust_region(
     return optax.chain(
         in_blocks(direction, axes),
         optax.scale_by_learning_rate(learning_rate),
-        add_decayed_weights(-1.0 * weight_decay),
+        optax.add_decayed_weights(-1.0 * weight_decay),
     )

@@ -27,7 +27,8 @@ def orbax(subject: Subject) -> None:
         path = Path(folder) / "step"
         checkpointer.save(path, saved)
         checkpointer.wait_until_finished()
-        restored = checkpointer.restore(path, jax.eval_shape(lambda: saved))
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, saved)
+        restored = checkpointer.restore(path, abstract)
     agree("restored leaves", restored, saved, rtol=0)
     resumed = subject.run(restored["params"], after, state=restored["state"], step=subject.step)
     straight = subject.run(run.params, after, state=run.state, step=subject.step)

@@ -11,18 +11,21 @@ import jax.numpy as jnp
 from optzoo.testing import mesh as meshes
 from optzoo.testing.check import DoesNotApply, check, fail
 from optzoo.testing.subject import Subject, random_from, random_like
-from optzoo.testing.trees import agree, all_finite, is_random, leaves_with_path, same_structure
+from optzoo.testing.trees import (
+    agree,
+    all_finite,
+    is_random,
+    leaves_with_path,
+    same_shapes,
+    same_structure,
+)
 
 
 def _two_steps(subject: Subject, params: Any, *, compiled: bool = True):
     gradients = random_like(params, 2)
-    step = jax.jit(subject.update) if compiled else None
-    run = subject.run(params, gradients, step=step)
+    run = (subject.run_compiled if compiled else subject.run)(params, gradients)
     for update in run.updates:
-        same_structure("the updates", update, params)
-        for got, want in zip(jax.tree.leaves(update), jax.tree.leaves(params), strict=True):
-            if got.shape != want.shape:
-                fail(f"a parameter of shape {want.shape} gets an update of shape {got.shape}")
+        same_shapes("the updates", update, params)
     all_finite("the update is not finite", run.updates)
     return run
 
