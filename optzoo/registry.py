@@ -97,11 +97,6 @@ class Entry:
         return {name: p.default for name, p in parameters if p.default is not p.empty}
 
     @property
-    def static(self) -> tuple[str, ...]:
-        """The arguments that choose the program and cannot be traced: those annotated as `int`."""
-        return tuple(name for name, p in self.signature.parameters.items() if p.annotation is int)
-
-    @property
     def _doc(self) -> list[str]:
         return (inspect.getdoc(self.factory) or "").splitlines() or [""]
 

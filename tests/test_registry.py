@@ -186,7 +186,7 @@ def test_a_name_is_registered_once():
 def test_an_unknown_name_gives_the_nearest():
     with pytest.raises(ValueError, match="unknown optimizer 'ademamixx': did you mean 'ademamix'"):
         get("ademamixx")
-    with pytest.raises(ValueError, match="unknown optimizer '': there are adago, "):
+    with pytest.raises(ValueError, match="unknown optimizer '': there are adabound, "):
         get("")
 
 

@@ -17,7 +17,7 @@ from optzoo.primitives.base import (
     real,
     transformation,
 )
-from optzoo.primitives.norms import abs_sq, layer_norm, layer_peak
+from optzoo.primitives.norms import abs_sq, layer_maximum, layer_norm, packed, unpacked
 
 
 class ClipState(NamedTuple):
@@ -76,10 +76,10 @@ def clip_spikes(
 
 
 class PeakState(NamedTuple):
-    """The average of each layer's largest entry."""
+    """The average of each layer's largest entry, `packed`."""
 
     steps: jax.Array
-    peak: Tree
+    peak: jax.Array
 
 
 @transformation
@@ -105,33 +105,37 @@ def clip_to_average_peak(
       ValueError: for a decay out of range.
     """
 
+    def peaks(tree):
+        return map_with_axes(layer_maximum, axes, tree)
+
     def init(params):
-        shapes = jax.eval_shape(lambda tree: map_with_axes(layer_peak, axes, tree), params)
-        return PeakState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(shapes))
+        layers = jax.eval_shape(lambda tree: packed(peaks(tree)), params)
+        return PeakState(jnp.zeros([], jnp.int32), jnp.zeros(layers.shape, layers.dtype))
 
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
-        largest = map_with_axes(layer_peak, axes, updates)
-        peak = jax.tree.map(lambda old, m: decay * old + (1 - decay) * m, state.peak, largest)
+        largest = peaks(updates)
+        peak = decay * state.peak + (1 - decay) * packed(largest)
         limit = optax.tree.bias_correction(peak, decay, real(count))
 
         def clip(g, m, limit):
             over = jnp.abs(g) > limit
             return jnp.where(over, g * (limit / jnp.where(m > 0, m, 1)), g)
 
-        return jax.tree.map(clip, updates, largest, limit), PeakState(count, peak)
+        out = jax.tree.map(clip, updates, largest, unpacked(limit, largest))
+        return out, PeakState(count, peak)
 
     return optax.GradientTransformation(init, update)
 
 
 class NormAverageState(NamedTuple):
-    """The mean of each layer's norms and their root mean square, and of how many norms."""
+    """How many norms of each layer count, their mean and root mean square, all `packed`."""
 
     steps: jax.Array
-    seen: Tree
-    mean: Tree
-    rms: Tree
+    seen: jax.Array
+    mean: jax.Array
+    rms: jax.Array
 
 
 @transformation
@@ -172,49 +176,35 @@ def stabilize_norm(
         return map_with_axes(layer_norm, axes, tree)
 
     def init(params):
-        shapes = jax.eval_shape(norms, params)
-        seen = jax.tree.map(lambda r: jnp.zeros(r.shape, jnp.int32), shapes)
-        zeros = [optax.tree.zeros_like(shapes) for _ in range(2)]
+        layers = jax.eval_shape(lambda tree: packed(norms(tree)), params)
+        seen = jnp.zeros(layers.shape, jnp.int32)
+        zeros = [jnp.zeros(layers.shape, layers.dtype) for _ in range(2)]
         return NormAverageState(jnp.zeros([], jnp.int32), seen, *zeros)
 
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state.steps)
-        norm = norms(updates)
+        layers = norms(updates)
+        r = packed(layers)
+        b = jnp.asarray(at(decay, real(count)), r.dtype)
+        usable = (r > 0) & jnp.isfinite(r) if skip_unusable else jnp.full(r.shape, True)
+        seen = jnp.where(usable, optax.safe_increment(state.seen), state.seen)
+        mean = jnp.where(usable, b * state.mean + (1 - b) * r, state.mean)
+        # The root is kept and scaled, for squares may overflow where norms do not.
+        top = jnp.maximum(state.rms, r)
+        unit = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
+        square = square_decay * (state.rms / unit) ** 2 + (1 - square_decay) * (r / unit) ** 2
+        rms = jnp.where(usable, unit * jnp.sqrt(square), state.rms)
 
-        def usable(r):
-            return (r > 0) & jnp.isfinite(r) if skip_unusable else jnp.full(r.shape, True)
-
-        b = jnp.asarray(at(decay, real(count)), float)
-
-        def averaged(old, r):
-            share = b.astype(r.dtype)
-            return jnp.where(usable(r), share * old + (1 - share) * r, old)
-
-        def root_averaged(old, r):
-            # The root is kept and scaled, for squares may overflow where norms do not.
-            top = jnp.maximum(old, r)
-            unit = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
-            mean = square_decay * (old / unit) ** 2 + (1 - square_decay) * (r / unit) ** 2
-            return jnp.where(usable(r), unit * jnp.sqrt(mean), old)
-
-        seen = jax.tree.map(
-            lambda n, r: jnp.where(usable(r), optax.safe_increment(n), n), state.seen, norm
-        )
-        mean = jax.tree.map(averaged, state.mean, norm)
-        rms = jax.tree.map(root_averaged, state.rms, norm)
-
-        def scale(g, r, n, a, s):
-            t = real(n).astype(r.dtype)
-            first, second = (
-                (1 - b.astype(r.dtype) ** t, 1 - square_decay**t) if debias else (1, 1.0)
-            )
-            usual = (a / first) / (s / jnp.sqrt(second) + eps)
-            divisor = jnp.maximum(r, floor)
-            kept = usable(r) & (divisor > 0)
-            return jnp.where(kept, g * (usual / jnp.where(kept, divisor, 1)), g)
-
-        out = jax.tree.map(scale, updates, norm, seen, mean, rms)
+        n = real(seen).astype(r.dtype)
+        first, second = (1 - b**n, 1 - square_decay**n) if debias else (1, 1.0)
+        usual = (mean / first) / (rms / jnp.sqrt(second) + eps)
+        divisor = jnp.maximum(r, floor)
+        scaled = usable & (divisor > 0)
+        divisors = unpacked(jnp.where(scaled, divisor, 1), layers)
+        factors = unpacked(jnp.where(scaled, usual, 1), layers)
+        # In this order: usual/divisor may overflow.
+        out = jax.tree.map(lambda g, d, f: g / d * f, updates, divisors, factors)
         return out, NormAverageState(count, seen, mean, rms)
 
     return optax.GradientTransformation(init, update)

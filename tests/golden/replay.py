@@ -1,6 +1,7 @@
 """Recorded trajectories: loading them, replaying their gradients, measuring deviations."""
 
 import importlib
+import inspect
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -16,12 +17,18 @@ HERE = Path(__file__).parent
 INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 FILES: dict[str, Path] = {}
 CONFIGURATIONS: dict[str, dict] = {}
+FUNCTIONS: dict[str, dict] = {}
 for family in sorted(HERE.glob("*/index.json")):
-    for name, entry in json.loads(family.read_text(encoding="utf-8"))["configurations"].items():
-        CONFIGURATIONS[name], FILES[name] = entry, family.parent / f"{name}.npz"
+    index = json.loads(family.read_text(encoding="utf-8"))
+    CONFIGURATIONS |= index["configurations"]
+    FUNCTIONS |= index.get("functions", {})
+    for name in (*index["configurations"], *index.get("functions", {})):
+        FILES[name] = family.parent / f"{name}.npz"
 
-PARAMETERS = {"params0", "grads", "params", "eval", "avg", "noise"}
+PARAMETERS = {"params0", "grads", "params", "eval", "avg", "previous", "velocity0", "noise"}
 """The kinds of arrays that are shaped like parameters."""
+EXTRA_ARGS = {"previous": "previous_grad", "loss": "value", "noise": "normal"}
+"""The kinds of arrays that `update` gets step by step, and as which argument."""
 
 Leaves = dict[str, np.ndarray]
 Arrays = dict[str, Leaves]
@@ -32,7 +39,7 @@ def load(name: str) -> Arrays:
     arrays: Arrays = defaultdict(dict)
     with np.load(FILES[name]) as recorded:
         for key, value in recorded.items():
-            kind, _, leaf = key.partition("/")
+            kind, leaf = key.rsplit("/", 1) if "/" in key else (key, "")
             arrays[kind][leaf] = value
     return dict(arrays)
 
@@ -85,11 +92,32 @@ def named(path: str) -> Any:
         return getattr(named(module), attribute)
 
 
+def in_torch_layout(node: Any) -> Any:
+    """The same node for a recording as it is stored: every call that takes axes gets torch's."""
+    if isinstance(node, list):
+        return [in_torch_layout(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("call") == "optzoo.primitives.Axes":
+        groups = node["arguments"]
+        order = INDEX["layout"].get(str(sum(map(len, groups.values()))))
+        turned = {name: [order[axis] for axis in group] for name, group in groups.items()}
+        return node | {"arguments": turned}
+    node = {key: in_torch_layout(item) for key, item in node.items()}
+    if "call" in node and "axes" in inspect.signature(named(node["call"])).parameters:
+        arguments = {"axes": {"name": "optzoo.torch_axes"}} | node.get("arguments", {})
+        node["arguments"] = arguments
+    return node
+
+
 def transformation(node: dict, arrays: Arrays) -> optax.GradientTransformationExtraArgs:
-    """The transformation that a node describes; a recorded learning rate becomes a schedule."""
+    """The transformation that a node describes; it may name any kind of recorded arrays.
+
+    A recorded learning rate becomes a schedule.
+    """
     rates = arrays.get("sched", {}).get("lr")
     schedule = None if rates is None else lambda count: jnp.asarray(rates, float)[count]
-    return optax.with_extra_args_support(build(node, {"sched/lr": schedule}))
+    return optax.with_extra_args_support(build(node, {**arrays, "sched/lr": schedule}))
 
 
 def replay(
@@ -97,7 +125,7 @@ def replay(
     arrays: Arrays,
     dtype: str,
     evaluate: Callable[[Any, Any], Any] | None = None,
-    extra: Mapping[str, str] | None = None,
+    start_state: Mapping[str, str] | None = None,
 ) -> tuple[Leaves, Leaves | None]:
     """Feeds the recorded gradients, in one compiled scan, to what `node` describes.
 
@@ -106,35 +134,42 @@ def replay(
       arrays: the recording, in the layout that the transformation expects.
       dtype: "float32" or "float64", of parameters and gradients.
       evaluate: maps (state, params) to the parameters to evaluate.
-      extra: extra arguments of `update`, each with the kind of array that holds it step by step.
+      start_state: parts of the state that begin as recorded: {field: kind of array}.
 
     Returns:
       The parameters after every step and, with `evaluate`, the parameters to evaluate.
     """
     with jax.enable_x64(dtype == "float64"):
         tx = transformation(node, arrays)
-        start, grads = (
-            {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
-            for kind in ("params0", "grads")
-        )
-
-        def recorded(kind):
-            leaves = {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
-            return leaves.get("", leaves)
-
-        given = {name: recorded(kind) for name, kind in (extra or {}).items()}
+        given = {
+            kind: {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            for kind in ("params0", "grads", *EXTRA_ARGS)
+            if kind in arrays
+        }
+        start = given.pop("params0")
 
         def step(carry, inputs):
             params, state = carry
-            gradient, arguments = inputs
-            updates, state = tx.update(gradient, state, params, **arguments)
+            gradient = inputs["grads"]
+            extra = {
+                name: inputs[kind].get("", inputs[kind])
+                for kind, name in EXTRA_ARGS.items()
+                if kind in inputs
+            }
+            updates, state = tx.update(gradient, state, params, **extra)
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
 
-        def run(params, gradients):
-            return jax.lax.scan(step, (params, tx.init(params)), gradients)[1]
+        parts = {
+            field: {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            for field, kind in (start_state or {}).items()
+        }
 
-        return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
+        def run(params, inputs):
+            state = optax.tree.set(tx.init(params), **parts)
+            return jax.lax.scan(step, (params, state), inputs)[1]
+
+        return jax.tree.map(np.asarray, compiled(run)(start, given))
 
 
 def compiled(run: Callable) -> Callable:

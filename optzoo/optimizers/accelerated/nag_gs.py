@@ -88,11 +88,11 @@ def nag_gs(
     """Heavy-ball momentum whose coefficients follow from an integrator of Nesterov's flow.
 
     Rule:
-      α = learning_rate;   a = α/(1 + α);   b = α·mu/(α·mu + gamma);   v = p at first
+      α = learning_rate;   a = α/(1 + α);   b = α·mu/(α·mu + gamma);   v = p on step 1
       v ← (1 − b)·v + b·p − α/(α·mu + gamma)·g;   p ← (1 − a)·p + a·v
       gamma ← (gamma + α·mu)/(1 + α)
-      computed as momentum of w = v − p:
-      w ← (1 − a of the last step)·(1 − b)·w − α/(α·mu + gamma)·g;   p ← p + a·w
+      as momentum of w = v − p, c the last a
+      w ← (1 − c)·(1 − b)·w − α/(α·mu + gamma)·g;   p ← p + a·w
 
     Against Adam:
       It is SGD with momentum. At a constant rate and gamma the momentum is (1 − b)/(1 + α) and the

@@ -16,6 +16,7 @@ from optzoo.primitives.base import (
     require,
     transformation,
 )
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.moments import ema, rms
 from optzoo.primitives.norms import abs_sq
 from optzoo.registry import Trait, optimizer
@@ -100,9 +101,10 @@ def induced_metric(
     """Steps in the metric of the loss surface: all of them shorter where gradients are large.
 
     Rule:
-      rms: E = Σ g²/d over the whole tree, d = √(v/(1 − b2^t)) + eps, v an average of g²;   sgd, log: E = Σ g², d = 1
+      E = Σ g²/d, of the whole tree
+      d = √(v/(1 − b2^t)) + eps, v an average of g²; 1 for sgd and log
       c ← beta·c + (1 − beta)·xi·E;   ĉ = c/(1 − beta^t)
-      f = 1/(1 + ĉ);   log: f = L/(L² + ĉ), L this step's loss
+      f = 1/(1 + ĉ), or L/(L² + ĉ) for log, L the loss of this step
       m ← b1·m + (1 − b1)·g;   p ← p − learning_rate·(f·m/(1 − b1^t)/d + weight_decay·p)
 
     Against Adam:
@@ -151,6 +153,6 @@ def induced_metric(
             mu_dtype=mu_dtype,
             nu_dtype=nu_dtype,
         ),
-        optax.add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )

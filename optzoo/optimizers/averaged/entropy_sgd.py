@@ -77,16 +77,16 @@ def entropy_sgd(
     """SGD on local entropy: every `period` steps the weights go to the mean of an inner loop.
 
     Rule:
-      x: the weights; k: the 1-based inner loop; r = inner_learning_rate
-      loop k begins with y = μ = x and no momentum; then, period times, with g the gradient at y:
+      k counts inner loops from 1;   r = inner_learning_rate
+      a loop begins with y = x, μ = x and no momentum, and takes g at y
       d = momentum of g;   y ← y − r·(d − pull·(x − y) + weight_decay·y) − ε
       pull = gamma·(1 + scoping)^k, at most 1/r
-      ε normal with deviation noise·√(2r);   μ ← averaging·μ + (1 − averaging)·y
-      the loop ends with x ← x − learning_rate·(x − μ), where the next one begins
+      ε = noise·√(2r)·normal draws;   μ ← averaging·μ + (1 − averaging)·y
+      after period steps x ← x − learning_rate·(x − μ)
 
     Against Adam:
-      It is SGD. A wide valley keeps the inner loop near its bottom, a narrow one lets it wander off: the
-      average prefers the wide one.
+      It is SGD. A wide valley keeps the inner loop near its bottom, a narrow one lets it wander
+      off: the average prefers the wide one.
 
     When to use:
       Where generalisation hangs on flat minima and gradients are cheap. Each step of x takes

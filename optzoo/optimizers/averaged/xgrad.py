@@ -5,6 +5,7 @@ import optax
 
 from optzoo.primitives.ahead import train_ahead
 from optzoo.primitives.base import LearningRate, Mask, NonNegative, at, transformation
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.registry import Trait, wrapper
 
 
@@ -28,10 +29,9 @@ def xgrad(
     """Takes gradients a few steps ahead, where the last direction of `tx` would lead.
 
     Rule:
-      w: the weights; k: finished steps
-      u = the update of `tx` at w, for a gradient at y
+      k finished steps;   u = what tx makes of g at y
       w ← w + u − learning_rate(k)·weight_decay·w
-      y = w + steps·learning_rate(k + 1)/learning_rate(k)·u is where training goes on
+      y = w + steps·learning_rate(k + 1)/learning_rate(k)·u
 
     When to use:
       Around SGD with momentum or Adam, for a look ahead in Nesterov's manner by whole steps of the
@@ -63,6 +63,6 @@ def xgrad(
         return steps * jnp.where(now > 0, following / jnp.where(now > 0, now, 1), 0)
 
     decay = optax.chain(
-        optax.add_decayed_weights(weight_decay, mask), optax.scale_by_learning_rate(learning_rate)
+        add_decayed_weights(weight_decay, mask), optax.scale_by_learning_rate(learning_rate)
     )
     return train_ahead(tx, distance, decay=decay)

@@ -77,7 +77,7 @@ def grokfast_ma(
     """Hands `tx` the gradient plus a multiple of the mean of the last few.
 
     Rule:
-      g ← g + lamb·(mean or sum of the last window_size gradients, this one included)
+      g ← g + lamb·e, e the mean of window_size gradients, this one included
 
     When to use:
       As `grokfast`, where memory is plentiful: it keeps window_size numbers a weight, by default

@@ -105,11 +105,11 @@ def spam(
     """Adam that clips entries far beyond their second moment and forgets its moments periodically.
 
     Rule:
-      a = t mod period, t the 1-based step
-      a = 0: m ← 0, v ← 0, before the gradient is seen
-      a ≥ grad_accu_steps: g ← clip(g, −√(threshold·v), √(threshold·v))
+      t counts from 1;   a = t mod period
+      a = 0: m ← 0 and v ← 0, before g counts
+      a ≥ grad_accu_steps: |g| ← min(|g|, √(threshold·v))
       u = m/(1 − b1^t) / ((√v + eps)/√(1 − b2^t)), m and v averages of g and g²
-      s = 1 − 0.99·(1 + cos(π·a/(warmup_steps + 1)))/2 in the first steps after a reset, else 1
+      s = 1 − 0.99·(1 + cos(π·a/(warmup_steps + 1)))/2 for a < warmup_steps after a reset, else 1
       p ← p − learning_rate·s·u;   p ← (1 − learning_rate·weight_decay)·p
 
     Against Adam:

@@ -16,6 +16,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import divide, merge_leaves
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.moments import ema, rms
 from optzoo.primitives.resets import restart
 from optzoo.primitives.spikes import clip_to_average_peak, stabilize_norm
@@ -35,6 +36,7 @@ def scale_by_stable_spam(
     period: Count | None = 1000,
     momentum_steps: Count | None = None,
     eta_min: Fraction = 0.5,
+    amsgrad: bool = False,
     axes: AxesLike = None,
     mu_dtype: DType = None,
     nu_dtype: DType = None,
@@ -60,7 +62,7 @@ def scale_by_stable_spam(
     first = restart(
         ema(lambda t: b1 * fall(t), debias=False, dtype=mu_dtype), resets, keep=("steps",)
     )
-    second = restart(rms(b2, eps, dtype=nu_dtype), resets)
+    second = restart(rms(b2, eps, amsgrad=amsgrad, dtype=nu_dtype), resets, keep=("maximum",))
     return optax.chain(
         clip_to_average_peak(gamma3, axes=axes),
         stabilize_norm(lambda t: gamma1 * fall(t), gamma2, eps, axes=axes),
@@ -101,6 +103,7 @@ def stable_spam(
     period: Count | None = 1000,
     momentum_steps: Count | None = None,
     eta_min: Fraction = 0.5,
+    amsgrad: bool = False,
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
     axes: AxesLike = None,
@@ -110,15 +113,15 @@ def stable_spam(
     """Adam on gradients held to the history of their peaks and norms; its moments start anew.
 
     Rule:
-      layer by layer, t the 1-based step, k the steps since the last reset
-      T ← gamma3·T + (1 − gamma3)·max|g|;   entries beyond T/(1 − gamma3^t) are scaled by the
-      ratio of that to max|g|
+      t counts steps, k those since the last reset
+      M = max|g|;   T ← gamma3·T + (1 − gamma3)·M;   L = T/(1 − gamma3^t)
+      g ← g·L/M where |g| > L
       A ← gamma1·s·A + (1 − gamma1·s)·|g|;   B ← gamma2·B + (1 − gamma2)·|g|²
       g ← g/|g|·(A/(1 − (gamma1·s)^t)) / (√(B/(1 − gamma2^t)) + eps)
-      m, v: Adam's averages of this g with b1·s and b2, from zero again at t = period, 2·period, …
+      m and v, the averages of g and g² by b1·s and b2, start anew where t mod period = 0
       u = m/(1 − (b1·s)^k) / (√(v/(1 − b2^k)) + eps)
       p ← p − learning_rate·(u + weight_decay·p)
-      s falls from 1 to eta_min by a half cosine over momentum_steps; 1 without it
+      s = 1, or falls to eta_min by half a cosine in momentum_steps
 
     Against Adam:
       The size of a gradient hardly matters: no spike, of an entry or of a whole layer, gets through
@@ -144,6 +147,7 @@ def stable_spam(
       momentum_steps: steps over which gamma1 and b1 fall to eta_min times themselves (the
         official total_T); None keeps them.
       eta_min: the fraction that is left of them, in [0, 1].
+      amsgrad: divide by the running maximum of v, which resets leave alone.
       weight_decay: decoupled decay.
       mask: which leaves to decay: a tree of booleans, or a function that makes one.
       axes: a spec with batch axes gives each stacked layer its own sizes; see
@@ -173,10 +177,11 @@ def stable_spam(
             period=period,
             momentum_steps=momentum_steps,
             eta_min=eta_min,
+            amsgrad=amsgrad,
             axes=axes,
             mu_dtype=mu_dtype,
             nu_dtype=nu_dtype,
         ),
-        optax.add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
