@@ -9,6 +9,7 @@ from golden.replay import (
     build,
     deviation,
     flax_layout,
+    in_torch_layout,
     load,
     outputs,
     replay,
@@ -16,6 +17,7 @@ from golden.replay import (
 
 import optzoo
 
+MATRICES = [name for name, file in FILES.items() if file.parent.name == "matrix"]
 MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" in entry]
 
 
@@ -26,7 +28,11 @@ def test_trajectory_is_the_recorded_one(name, dtype):
     arrays = flax_layout(load(name))
     kind = configuration.get("evaluation")
     params, evaluated = replay(
-        configuration["optzoo"], arrays, dtype, optzoo.eval_params if kind else None
+        configuration["optzoo"],
+        arrays,
+        dtype,
+        optzoo.eval_params if kind else None,
+        configuration.get("start_state"),
     )
     tolerance = INDEX["tolerance"][dtype] | configuration.get(dtype, {})
     different = configuration.get("deviates", {"leaves": ()})
@@ -42,6 +48,19 @@ def test_trajectory_is_the_recorded_one(name, dtype):
     if kind:
         steps = arrays[f"{kind}_steps"][""]
         check({leaf: value[steps] for leaf, value in evaluated.items()}, arrays[kind])
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_matrix_is_the_same_map_in_either_layout(name):
+    configuration, arrays = CONFIGURATIONS[name], load(name)
+    node = in_torch_layout(configuration["optzoo"])
+    start = configuration.get("start_state")
+    params, _ = replay(node, arrays, "float64", start_state=start)
+    tolerance = INDEX["tolerance"]["float64"] | configuration.get("float64", {})
+    parted = deviation(params, arrays["params"], arrays["params0"], tolerance["rounding"])
+    different = configuration.get("deviates", {"leaves": ()})["leaves"]
+    for leaf in parted.keys() - set(different):
+        assert np.max(parted[leaf]) <= tolerance["displacement"], leaf
 
 
 @pytest.mark.parametrize("name", MEASURED_STEPS)

@@ -37,8 +37,11 @@ from optzoo.primitives.directions import (
     radial_decay as radial_decay,
     take_sign as take_sign,
 )
+from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
+from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
 from optzoo.primitives.labels import matrix_labels as matrix_labels
+from optzoo.primitives.leafwise import scale_leaves as scale_leaves
 from optzoo.primitives.moments import (
     adam as adam,
     debias as debias,
@@ -47,6 +50,7 @@ from optzoo.primitives.moments import (
     momentum as momentum,
     positive_negative_momentum as positive_negative_momentum,
     rms as rms,
+    unit_rms as unit_rms,
 )
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
@@ -57,6 +61,7 @@ from optzoo.primitives.orthogonal import (
 from optzoo.primitives.polynomials import (
     DION as DION,
     KELLER_JORDAN as KELLER_JORDAN,
+    MODULA as MODULA,
     polar_express as polar_express,
 )
 from optzoo.primitives.precision import (

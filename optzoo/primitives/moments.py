@@ -1,6 +1,6 @@
 """Averages of gradients over time: first moments, second moments, momentum."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -279,6 +279,59 @@ def layer_rms(
         maximum = jax.tree.map(jnp.maximum, state.maximum, moment) if amsgrad else ()
         out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, maximum if amsgrad else moment)
         return out, LayerMomentState(count, moment, maximum)
+
+    return optax.GradientTransformation(init, update)
+
+
+@transformation
+def unit_rms(
+    decay: Decay,
+    eps: NonNegative = 1e-8,
+    *,
+    eps_root: NonNegative = 0.0,
+    unit: Literal["output", "input"] = "output",
+    total: bool = False,
+    axes: AxesLike = None,
+) -> optax.GradientTransformation:
+    """The root of the second moment of each output unit, one number an output (NorMuon).
+
+    Rule:
+      n = mean of |g|² over what feeds an output;   v ← decay·v + (1 − decay)·n
+      returns √(v + eps_root) + eps; the start at zero is not corrected
+
+    Args:
+      decay: in [0, 1).
+      eps: added to the root.
+      eps_root: added under the root.
+      unit: "input" for one number an input, over what it feeds.
+      total: sum the squares instead of averaging them.
+      axes: which axes are inputs and outputs; a leaf that is no matrix is one unit.
+
+    Returns:
+      A transformation with `MomentState` whose output is one divisor a unit.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+
+    def energy(spec, g):
+        over = None if spec is None else spec.input if unit == "output" else spec.output
+        return (jnp.sum if total else jnp.mean)(abs_sq(g), axis=over, keepdims=True)
+
+    def init(params):
+        units = jax.eval_shape(lambda tree: map_with_axes(energy, axes, tree), params)
+        return _start(units, None)
+
+    def update(updates, state, params=None):
+        del params
+        moment = map_with_axes(
+            lambda spec, g, v: decay * v + (1 - decay) * energy(spec, g),
+            axes,
+            updates,
+            state.moment,
+        )
+        out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, moment)
+        return out, MomentState(optax.safe_increment(state.steps), moment)
 
     return optax.GradientTransformation(init, update)
 

@@ -5,8 +5,9 @@ from functools import partial
 import optax
 
 from optzoo.primitives.axes import AxesLike
-from optzoo.primitives.base import LearningRate, at
+from optzoo.primitives.base import LearningRate, Mask, NonNegative, at
 from optzoo.primitives.labels import Selection, matrix_labels
+from optzoo.primitives.moments import adam
 
 
 def split_matrices(
@@ -29,6 +30,71 @@ def split_matrices(
     """
     labels = partial(matrix_labels, axes=axes, include=include, exclude=exclude)
     return optax.partition({"matrix": matrices, "other": rest}, labels)
+
+
+def matrices_or_adam(
+    matrices: optax.GradientTransformation,
+    rest: optax.GradientTransformation | None,
+    learning_rate: LearningRate,
+    *,
+    axes: AxesLike = None,
+    include: Selection = None,
+    exclude: Selection = None,
+) -> optax.GradientTransformation:
+    """`split_matrices` with the Adam of Muon's authors, b2 = 0.95, where `rest` is None.
+
+    Args:
+      matrices: the optimizer of the matrices.
+      rest: the optimizer of the others; None for Adam.
+      learning_rate: of that Adam.
+      axes, include, exclude: as for `matrix_labels`.
+
+    Returns:
+      The combined optimizer.
+    """
+    if rest is None:
+        rest = optax.chain(adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(learning_rate))
+    return split_matrices(matrices, rest, axes=axes, include=include, exclude=exclude)
+
+
+def descend_matrices(
+    direction: optax.GradientTransformation,
+    learning_rate: LearningRate,
+    *,
+    weight_decay: NonNegative,
+    mask: Mask,
+    rest: optax.GradientTransformation | None,
+    rest_factor: float,
+    axes: AxesLike = None,
+    include: Selection = None,
+    exclude: Selection = None,
+) -> optax.GradientTransformation:
+    """Matrices along `direction` with decoupled decay, all other leaves by `rest` or Adam.
+
+    Args:
+      direction: makes the steps of matrices.
+      learning_rate: a number, or a schedule of the number of finished steps.
+      weight_decay: decoupled decay of the matrices.
+      mask: which matrices to decay.
+      rest: the optimizer of the others; None for Adam at rest_factor·learning_rate.
+      rest_factor: see `rest`.
+      axes, include, exclude: as for `matrix_labels`.
+
+    Returns:
+      The combined optimizer.
+    """
+    return matrices_or_adam(
+        optax.chain(
+            direction,
+            optax.add_decayed_weights(weight_decay, mask),
+            optax.scale_by_learning_rate(learning_rate),
+        ),
+        rest,
+        scaled(learning_rate, rest_factor),
+        axes=axes,
+        include=include,
+        exclude=exclude,
+    )
 
 
 def scaled(learning_rate: LearningRate, factor: float) -> LearningRate:

@@ -1,6 +1,7 @@
 """Recorded trajectories: loading them, replaying their gradients, measuring deviations."""
 
 import importlib
+import inspect
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -85,6 +86,24 @@ def named(path: str) -> Any:
         return getattr(named(module), attribute)
 
 
+def in_torch_layout(node: Any) -> Any:
+    """The same node for a recording as it is stored: every call that takes axes gets torch's."""
+    if isinstance(node, list):
+        return [in_torch_layout(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("call") == "optzoo.primitives.Axes":
+        groups = node["arguments"]
+        order = INDEX["layout"].get(str(sum(map(len, groups.values()))))
+        turned = {name: [order[axis] for axis in group] for name, group in groups.items()}
+        return node | {"arguments": turned}
+    node = {key: in_torch_layout(item) for key, item in node.items()}
+    if "call" in node and "axes" in inspect.signature(named(node["call"])).parameters:
+        arguments = {"axes": {"name": "optzoo.torch_axes"}} | node.get("arguments", {})
+        node["arguments"] = arguments
+    return node
+
+
 def transformation(node: dict, arrays: Arrays) -> optax.GradientTransformationExtraArgs:
     """The transformation that a node describes; a recorded learning rate becomes a schedule."""
     rates = arrays.get("sched", {}).get("lr")
@@ -97,6 +116,7 @@ def replay(
     arrays: Arrays,
     dtype: str,
     evaluate: Callable[[Any, Any], Any] | None = None,
+    start_state: Mapping[str, str] | None = None,
 ) -> tuple[Leaves, Leaves | None]:
     """Feeds the recorded gradients, in one compiled scan, to what `node` describes.
 
@@ -105,6 +125,7 @@ def replay(
       arrays: the recording, in the layout that the transformation expects.
       dtype: "float32" or "float64", of parameters and gradients.
       evaluate: maps (state, params) to the parameters to evaluate.
+      start_state: parts of the state that begin as recorded: {field: kind of array}.
 
     Returns:
       The parameters after every step and, with `evaluate`, the parameters to evaluate.
@@ -122,8 +143,14 @@ def replay(
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
 
+        parts = {
+            field: {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            for field, kind in (start_state or {}).items()
+        }
+
         def run(params, gradients):
-            return jax.lax.scan(step, (params, tx.init(params)), gradients)[1]
+            state = optax.tree.set(tx.init(params), **parts)
+            return jax.lax.scan(step, (params, state), gradients)[1]
 
         return jax.tree.map(np.asarray, compiled(run)(start, grads))
 

@@ -15,9 +15,9 @@ from optzoo.primitives.base import (
 )
 from optzoo.primitives.combine import add, merge_leaves, multiply, only, parameters
 from optzoo.primitives.labels import Selection
-from optzoo.primitives.moments import adam, ema
+from optzoo.primitives.moments import ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
-from optzoo.primitives.routing import scaled, split_matrices
+from optzoo.primitives.routing import matrices_or_adam, scaled
 from optzoo.primitives.stepsizes import norm_adagrad_step
 from optzoo.registry import Trait, optimizer
 
@@ -148,12 +148,10 @@ def adago(
         optax.scale_by_learning_rate(learning_rate, flip_sign=False),
     )
     decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
-    adam_rest = optax.chain(
-        adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.006))
-    )
-    return split_matrices(
+    return matrices_or_adam(
         optax.chain(decayed, optax.scale(-1.0)),
-        adam_rest if rest is None else rest,
+        rest,
+        scaled(learning_rate, 0.006),
         axes=axes,
         include=include,
         exclude=exclude,

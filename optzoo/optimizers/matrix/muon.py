@@ -6,10 +6,11 @@ import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
+from optzoo.primitives.duality import dualize
 from optzoo.primitives.labels import Selection
-from optzoo.primitives.moments import adam, ema, momentum as heavy_ball
-from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
-from optzoo.primitives.routing import scaled, split_matrices
+from optzoo.primitives.moments import ema, momentum as heavy_ball
+from optzoo.primitives.orthogonal import Orthogonalizer, Scale
+from optzoo.primitives.routing import descend_matrices
 from optzoo.registry import Trait, optimizer
 
 MomentumForm = Literal["ema", "sum", "debiased"]
@@ -36,7 +37,7 @@ def scale_by_muon(
         else ema(momentum, debias=momentum_form == "debiased", nesterov=nesterov, dtype=mu_dtype)
     )
     return optax.chain(
-        averaged, orthogonalize(orthogonalizer, axes=axes), scale_by_fan(scale, axes=axes)
+        averaged, dualize("spectral", orthogonalizer=orthogonalizer, scale=scale, axes=axes)
     )
 
 
@@ -128,25 +129,22 @@ def muon(
       iterates in bfloat16: `orthogonalizer=newton_schulz(dtype=jnp.bfloat16)`. Moonlight: Liu et
       al. 2025, arXiv 2502.16982.
     """
-    matrices = optax.chain(
-        scale_by_muon(
-            momentum=momentum,
-            nesterov=nesterov,
-            momentum_form=momentum_form,
-            orthogonalizer=orthogonalizer,
-            scale=scale,
-            axes=axes,
-            mu_dtype=mu_dtype,
-        ),
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
+    direction = scale_by_muon(
+        momentum=momentum,
+        nesterov=nesterov,
+        momentum_form=momentum_form,
+        orthogonalizer=orthogonalizer,
+        scale=scale,
+        axes=axes,
+        mu_dtype=mu_dtype,
     )
-    adam_rest = optax.chain(
-        adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.015))
-    )
-    return split_matrices(
-        matrices,
-        adam_rest if rest is None else rest,
+    return descend_matrices(
+        direction,
+        learning_rate,
+        weight_decay=weight_decay,
+        mask=mask,
+        rest=rest,
+        rest_factor=0.015,
         axes=axes,
         include=include,
         exclude=exclude,
