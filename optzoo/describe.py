@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.tree_util import GetAttrKey, tree_leaves_with_path
+from jax.tree_util import DictKey, GetAttrKey, tree_leaves_with_path
 
-from optzoo.primitives.axes import AxesLike
+from optzoo.primitives.axes import AxesLike, path_name
 from optzoo.primitives.base import Tree
 from optzoo.primitives.labels import Route, Selection, routes
 
@@ -74,11 +74,14 @@ def _holdings(tx: optax.GradientTransformation, params: Tree) -> list[_Held]:
     """What the state of `tx` holds for each leaf: state trees end in the parameters' paths."""
     paths = [path for path, _ in tree_leaves_with_path(params)]
     held = {path: _Held() for path in paths}
+    # What keeps several arrays of a leaf has them under its path, as a name.
+    named = {DictKey(path_name(path)): path for path in paths}
     labels: set[str] = set()
     for path, node in tree_leaves_with_path(jax.eval_shape(tx.init, params), is_leaf=_is_empty):
         label = {str(key.key) for field, key in pairwise(path) if field == _PARTITION}
         labels |= label
         owner = next((path[start:] for start in range(len(path)) if path[start:] in held), ())
+        owner = owner or next((named[key] for key in path if key in named), ())
         if owner in held and not _is_empty(node):
             held[owner].groups |= label
             held[owner].bytes += math.prod(node.shape) * node.dtype.itemsize

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import typing
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,14 @@ def traits(entry: Entry) -> Traits:
         needs=tuple(name for trait in entry.traits for name in trait.arguments),
         couples_leaves=Trait.COUPLED in entry.traits,
         shape_dependent=Trait.SHAPED in entry.traits,
+        static=chosen(entry.factory),
     )
+
+
+def chosen(function: Any) -> tuple[str, ...]:
+    """The arguments that choose the program: declared as int, not as what may be an array."""
+    hints = typing.get_type_hints(function)
+    return tuple(name for name, hint in hints.items() if hint is int)
 
 
 def answered(tx: optax.GradientTransformation, entry: Entry):
@@ -117,7 +125,11 @@ def wrapper_subject(name: str, base: str) -> Subject:
     vars(factory)["__signature__"] = inspect.Signature([rate, *own])
     # What is random in half precision alone is not in the kit's float32.
     stochastic = None if Trait.RANDOM in entry.traits else False
-    claimed = replace(traits(entry), stochastic=stochastic, shape_dependent=None)
+    # A wrapper that does not need the parameters itself may pass them to a base that does.
+    needed = traits(entry).needs_params or None
+    claimed = replace(
+        traits(entry), needs_params=needed, stochastic=stochastic, shape_dependent=None
+    )
     return Subject(
         factory,
         traits=claimed,
@@ -153,7 +165,7 @@ def primitive_subject(name: str) -> Subject:
     needed = {arg: REQUIRED[arg] for arg, p in parameters.items() if p.default is p.empty}
     made = functools.partial(function, **needed)
     if any(isinstance(value, optax.GradientTransformation) for value in needed.values()):
-        return Subject(made, leaves=64, name=name)
+        return Subject(made, traits=Traits(static=chosen(function)), leaves=64, name=name)
 
     @functools.wraps(made)
     def descending(**arguments):
@@ -162,4 +174,4 @@ def primitive_subject(name: str) -> Subject:
             direction = primitives.merge_leaves(PARTS[name], primitives.gradient, direction)
         return optax.chain(direction, optax.scale(-0.01))
 
-    return Subject(descending, leaves=64, name=name)
+    return Subject(descending, traits=Traits(static=chosen(function)), leaves=64, name=name)

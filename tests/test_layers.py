@@ -24,6 +24,7 @@ LEVELS = {
     "leafwise": 2,
     "norms": 2,
     "evaluation": 2,
+    "kronecker": 2,
     "polynomials": 2,
     "stacks": 2,
     "moments": 3,

@@ -17,6 +17,7 @@ from optzoo.primitives.base import (
     transformation as transformation,
     widened as widened,
 )
+from optzoo.primitives.bases import in_basis as in_basis
 from optzoo.primitives.combine import (
     add as add,
     divide as divide,
@@ -27,7 +28,11 @@ from optzoo.primitives.combine import (
     only as only,
     parameters as parameters,
 )
-from optzoo.primitives.decay import pull_norms as pull_norms, stable_decay as stable_decay
+from optzoo.primitives.decay import (
+    decay_moved as decay_moved,
+    pull_norms as pull_norms,
+    stable_decay as stable_decay,
+)
 from optzoo.primitives.directions import (
     adaptive_clip as adaptive_clip,
     centralize as centralize,
@@ -40,6 +45,7 @@ from optzoo.primitives.directions import (
 from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
+from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import matrix_labels as matrix_labels
 from optzoo.primitives.leafwise import scale_leaves as scale_leaves
 from optzoo.primitives.moments import (

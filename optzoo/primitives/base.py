@@ -64,6 +64,8 @@ NonNegative = Annotated[jax.typing.ArrayLike, Range("[0, inf)")]
 NonNegativeOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)", schedule=True)]
 Positive = Annotated[jax.typing.ArrayLike, Range("(0, inf)")]
 Count = Annotated[jax.typing.ArrayLike, Range("[1, inf)")]
+Size = Annotated[int, Range("[1, inf)")]
+"""A count that chooses the program, and so cannot be traced."""
 
 
 def at(value: jax.typing.ArrayLike | Schedule, count: jax.Array) -> jax.typing.ArrayLike:

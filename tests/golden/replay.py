@@ -38,6 +38,12 @@ def load(name: str) -> Arrays:
     return dict(arrays)
 
 
+def laid_out(name: str) -> Arrays:
+    """One configuration's recording in the layout that its rule wants: Flax's by default."""
+    arrays = load(name)
+    return arrays if CONFIGURATIONS[name].get("layout") == "torch" else flax_layout(arrays)
+
+
 def flax_layout(arrays: Arrays) -> Arrays:
     """The same recording with kernels as (in, out) and convolutions as (spatial…, in, out)."""
     rank = {leaf: value.ndim for leaf, value in arrays["params0"].items()}
@@ -117,6 +123,7 @@ def replay(
     dtype: str,
     evaluate: Callable[[Any, Any], Any] | None = None,
     start_state: Mapping[str, str] | None = None,
+    after_first: Mapping[str, str] | None = None,
 ) -> tuple[Leaves, Leaves | None]:
     """Feeds the recorded gradients, in one compiled scan, to what `node` describes.
 
@@ -126,6 +133,8 @@ def replay(
       dtype: "float32" or "float64", of parameters and gradients.
       evaluate: maps (state, params) to the parameters to evaluate.
       start_state: parts of the state that begin as recorded: {field: kind of array}.
+      after_first: parts of the state that are as recorded after the first step, {field: kind of
+        array}: matrices, one for each axis of a leaf.
 
     Returns:
       The parameters after every step and, with `evaluate`, the parameters to evaluate.
@@ -148,9 +157,25 @@ def replay(
             for field, kind in (start_state or {}).items()
         }
 
+        def recorded(kind, kept):
+            def matrix(path, old):
+                leaf, _, axis = path
+                return jnp.asarray(arrays[kind][f"{leaf.key}/{axis.idx}"][None], old.dtype)
+
+            return jax.tree_util.tree_map_with_path(matrix, kept)
+
         def run(params, gradients):
             state = optax.tree.set(tx.init(params), **parts)
-            return jax.lax.scan(step, (params, state), gradients)[1]
+            carry, done = (params, state), []
+            if after_first:
+                carry, first = step(carry, jax.tree.map(lambda value: value[0], gradients))
+                done = [jax.tree.map(lambda value: value[None], first)]
+                gradients = jax.tree.map(lambda value: value[1:], gradients)
+                for field, kind in after_first.items():
+                    kept = recorded(kind, optax.tree.get(carry[1], field))
+                    carry = carry[0], optax.tree.set(carry[1], **{field: kept})
+            done.append(jax.lax.scan(step, carry, gradients)[1])
+            return jax.tree.map(lambda *values: jnp.concatenate(values), *done)
 
         return jax.tree.map(np.asarray, compiled(run)(start, grads))
 

@@ -1,0 +1,7 @@
+"""Preconditioned by curvature: steps are turned and scaled by matrices that gradients have made.
+
+The members keep a matrix for each axis of a leaf, a low-rank one for all of them, or gradients.
+Look here where a step may cost more if fewer of them are needed: large batches, deep networks.
+"""
+
+from optzoo.optimizers.preconditioned.soap import scale_by_soap as scale_by_soap, soap as soap
