@@ -63,11 +63,15 @@ def measure(replay: ModuleType, record: ModuleType) -> dict[str, Deviations]:
             parts = replay.deviation(params, arrays["params"], arrays["params0"])
             return max(float(part[-1]) for part in parts.values())
 
+        def jax_params(library, call, flax=flax, configuration=configuration):
+            start = configuration.get("start_state") if library == "optzoo" else None
+            return replay.replay(call, flax, "float64", start_state=start)[0]
+
         calls = {"optzoo": configuration["optzoo"], **PEERS["configurations"].get(name, {})}
         table[name] = {
             library: distance(torch_params(call), stored)
             if library == "pytorch_optimizer"
-            else distance(replay.replay(call, flax, "float64")[0], flax)
+            else distance(jax_params(library, call), flax)
             for library, call in calls.items()
         }
         row = "  ".join(f"{library} {d:.0e}" for library, d in table[name].items())

@@ -21,6 +21,7 @@ from optzoo.primitives.combine import (
     merge_leaves as merge_leaves,
     parameters as parameters,
 )
+from optzoo.primitives.decay import cautious_decay as cautious_decay
 from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.labels import matrix_labels as matrix_labels

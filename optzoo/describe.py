@@ -44,7 +44,7 @@ def describe(
       one line a group. Where the state contradicts the reason, the reason reads "overruled".
     """
     found = routes(params, axes, include, exclude)
-    held = [_Held({route.label}) for route in found] if tx is None else _holdings(tx, params)
+    held = [_Held({route.label}) for route in found] if tx is None else _holdings(tx, params, found)
     groups = [" ".join(sorted(hold.groups)) or "all" for hold in held]
     rows = [
         (
@@ -70,18 +70,29 @@ class _Held:
     bytes: int = 0
 
 
-def _holdings(tx: optax.GradientTransformation, params: Tree) -> list[_Held]:
-    """What the state of `tx` holds for each leaf: state trees end in the parameters' paths."""
+def _holdings(tx: optax.GradientTransformation, params: Tree, found: list[Route]) -> list[_Held]:
+    """What the state of `tx` holds for each leaf: state trees end in the parameters' paths.
+
+    Those of a leaf that is split go on with the number of the block.
+    """
     paths = [path for path, _ in tree_leaves_with_path(params)]
     held = {path: _Held() for path in paths}
     # What keeps several arrays of a leaf has them under its path, as a name.
     named = {DictKey(path_name(path)): path for path in paths}
+    split = {
+        path
+        for path, route in zip(paths, found, strict=True)
+        if route.axes is not None and route.axes.split != 1
+    }
     labels: set[str] = set()
     for path, node in tree_leaves_with_path(jax.eval_shape(tx.init, params), is_leaf=_is_empty):
         label = {str(key.key) for field, key in pairwise(path) if field == _PARTITION}
         labels |= label
         owner = next((path[start:] for start in range(len(path)) if path[start:] in held), ())
         owner = owner or next((named[key] for key in path if key in named), ())
+        owner = owner or next(
+            (path[start:-1] for start in range(len(path)) if path[start:-1] in split), ()
+        )
         if owner in held and not _is_empty(node):
             held[owner].groups |= label
             held[owner].bytes += math.prod(node.shape) * node.dtype.itemsize
@@ -103,8 +114,15 @@ def _is_empty(node: Any) -> bool:
 def _matrix(route: Route) -> str:
     if route.axes is None:
         return ""
-    *batch, rows, columns = route.axes.matrix_shape(np.shape(route.leaf))
-    return "".join(f"{size} of " for size in batch) + f"{rows} × {columns}"
+    shape = np.shape(route.leaf)
+    *batch, rows, columns = route.axes.matrix_shape(shape)
+    # Along the last output axis; any others come on top.
+    blocks = route.axes.blocks(shape) if route.axes.split != 1 else (1,)
+    parts = [columns * block // sum(blocks) for block in blocks]
+    if len(set(parts)) == 1:
+        batch, parts = (batch + [len(parts)] if len(parts) > 1 else batch), parts[:1]
+    outputs = str(parts[0]) if len(parts) == 1 else f"({' + '.join(map(str, parts))})"
+    return "".join(f"{size} of " for size in batch) + f"{rows} × {outputs}"
 
 
 def _reason(route: Route, group: str) -> str:

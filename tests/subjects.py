@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import types
 import typing
 from dataclasses import replace
 from typing import Any
@@ -35,14 +36,23 @@ def traits(entry: Entry) -> Traits:
         needs=tuple(name for trait in entry.traits for name in trait.arguments),
         couples_leaves=Trait.COUPLED in entry.traits,
         shape_dependent=Trait.SHAPED in entry.traits,
-        static=chosen(entry.factory),
+        static=static(entry.factory),
     )
 
 
-def chosen(function: Any) -> tuple[str, ...]:
-    """The arguments that choose the program: declared as int, not as what may be an array."""
-    hints = typing.get_type_hints(function)
-    return tuple(name for name, hint in hints.items() if hint is int)
+def static(factory) -> tuple[str, ...]:
+    """Numeric arguments that are annotated as plain numbers, which no array may replace."""
+
+    def kinds(hint):
+        origin, inside = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Annotated:
+            return kinds(inside[0])
+        if origin in (typing.Union, types.UnionType):
+            return set().union(*map(kinds, inside))
+        return {hint} & {int, float, complex}
+
+    hints = typing.get_type_hints(factory, include_extras=True).items()
+    return tuple(name for name, hint in hints if kinds(hint) and complex not in kinds(hint))
 
 
 def answered(tx: optax.GradientTransformation, entry: Entry):
@@ -76,8 +86,11 @@ def subject(name: str, leaves: int = 64) -> Subject:
 REQUIRED: dict[str, Any] = {
     "base": optax.sgd(0.1),
     "decay": 0.9,
+    "direction": optax.scale(-1.0),
+    "factor": 0.1,
     "key": jax.random.key(0),
     "learning_rate": 0.1,
+    "magnitude": optax.sgd(0.1),
     "mask": None,
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
@@ -89,12 +102,14 @@ REQUIRED: dict[str, Any] = {
 # These make a part of an update: how it joins the gradient.
 PARTS = {
     "dog_step": primitives.multiply,
+    "dual_norm": primitives.multiply,
     "friction": primitives.multiply,
     "layer_rms": primitives.divide,
     "norm_adagrad_step": primitives.multiply,
     "radial_decay": primitives.add,
     "rate": primitives.multiply,
     "rms": primitives.divide,
+    "unit_rms": primitives.divide,
 }
 
 
@@ -163,9 +178,10 @@ def primitive_subject(name: str) -> Subject:
     function = PRIMITIVES[name]
     parameters = inspect.signature(function).parameters
     needed = {arg: REQUIRED[arg] for arg, p in parameters.items() if p.default is p.empty}
+    claimed = Traits(static=static(function))
     made = functools.partial(function, **needed)
     if any(isinstance(value, optax.GradientTransformation) for value in needed.values()):
-        return Subject(made, traits=Traits(static=chosen(function)), leaves=64, name=name)
+        return Subject(made, traits=claimed, leaves=64, name=name)
 
     @functools.wraps(made)
     def descending(**arguments):
@@ -174,4 +190,4 @@ def primitive_subject(name: str) -> Subject:
             direction = primitives.merge_leaves(PARTS[name], primitives.gradient, direction)
         return optax.chain(direction, optax.scale(-0.01))
 
-    return Subject(descending, traits=Traits(static=chosen(function)), leaves=64, name=name)
+    return Subject(descending, traits=claimed, leaves=64, name=name)

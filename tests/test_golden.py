@@ -1,10 +1,13 @@
 """Every rule equals its authors' code: recorded trajectories, replayed step by step."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.replay import (
     CONFIGURATIONS,
     FILES,
+    FUNCTIONS,
     INDEX,
     build,
     deviation,
@@ -18,7 +21,7 @@ from golden.replay import (
 
 import optzoo
 
-MATRICES = [name for name, file in FILES.items() if file.parent.name == "matrix"]
+MATRICES = [name for name in CONFIGURATIONS if FILES[name].parent.name == "matrix"]
 MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" in entry]
 
 
@@ -74,6 +77,18 @@ def test_step_sizes_are_the_recorded_ones(name):
     for column, leaf in enumerate(CONFIGURATIONS[name]["leaves"]):
         want = recorded[leaf] if leaf in recorded else recorded[""][:, column]
         np.testing.assert_allclose(got[leaf] if isinstance(got, dict) else got, want, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_give_the_recorded_values(name):
+    function, arrays = FUNCTIONS[name], load(name)
+    with jax.enable_x64(True):
+        given = jnp.asarray(arrays["input"][function["input"]])
+        for key, node in function["optzoo"].items():
+            kind, _, part = key.partition("/")
+            want = arrays[kind][part]
+            got = build(node, {})(given)
+            np.testing.assert_allclose(got, want, atol=function["tolerance"] * np.abs(want).max())
 
 
 def test_a_node_may_name_what_composes():

@@ -20,6 +20,7 @@ LEVELS = {
     "base": 0,
     "axes": 1,
     "combine": 1,
+    "blocks": 2,
     "labels": 2,
     "leafwise": 2,
     "norms": 2,

@@ -18,6 +18,7 @@ from optzoo.primitives.base import (
     widened as widened,
 )
 from optzoo.primitives.bases import in_basis as in_basis
+from optzoo.primitives.blocks import in_blocks as in_blocks
 from optzoo.primitives.combine import (
     add as add,
     divide as divide,
@@ -28,7 +29,9 @@ from optzoo.primitives.combine import (
     only as only,
     parameters as parameters,
 )
+from optzoo.primitives.constraints import constrain as constrain
 from optzoo.primitives.decay import (
+    cautious_decay as cautious_decay,
     decay_moved as decay_moved,
     pull_norms as pull_norms,
     stable_decay as stable_decay,
@@ -73,6 +76,17 @@ from optzoo.primitives.polynomials import (
 from optzoo.primitives.precision import (
     master_weights as master_weights,
     stochastic_round as stochastic_round,
+)
+from optzoo.primitives.preconditioning import (
+    orthogonalize_evenly as orthogonalize_evenly,
+    power_iteration as power_iteration,
+    precondition as precondition,
+)
+from optzoo.primitives.roots import (
+    gram as gram,
+    inverse_root as inverse_root,
+    pade_root as pade_root,
+    taylor_root as taylor_root,
 )
 from optzoo.primitives.routing import split_matrices as split_matrices
 from optzoo.primitives.schedules import (

@@ -8,7 +8,7 @@ Paths and shapes are all that is looked at: nothing here depends on a leaf's num
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeAlias, TypeGuard
 
@@ -29,12 +29,42 @@ class Axes:
       batch: the axes along which independent matrices are stacked (scanned layers, experts; the
         heads, for an attention kernel that is to be seen head by head).
 
+      split: the matrices that a fused kernel is made of, side by side along its last output axis:
+        how many of equal size (3 for queries, keys and values, the heads for each head), or the
+        size of each. Rules that send matrices and others to different optimizers, and what is
+        wrapped in `in_blocks`, see each block as a leaf of its own.
+
     Axes may be counted from the end (-1 is the last); together they must be every axis once.
     """
 
     input: tuple[int, ...]
     output: tuple[int, ...]
     batch: tuple[int, ...] = ()
+    split: int | tuple[int, ...] = 1
+
+    @property
+    def whole(self) -> "Axes":
+        """The same axes of a kernel that is not split."""
+        return replace(self, split=1)
+
+    def blocks(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The sizes of the blocks of a leaf along its last output axis.
+
+        Raises:
+          ValueError: if the split does not fill that axis.
+        """
+        size = shape[self.output[-1]]
+        sizes = (
+            (size // max(self.split, 1),) * self.split
+            if isinstance(self.split, int)
+            else self.split
+        )
+        if sum(sizes) != size or not all(part > 0 for part in sizes):
+            raise ValueError(
+                f"axes: split must fill the last output axis, {size}, with whole blocks; "
+                f"got split={self.split!r} for a leaf of shape {shape}"
+            )
+        return sizes
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -50,7 +80,8 @@ class Axes:
         if sorted(axis + ndim * (axis < 0) for axis in self.order) != list(range(ndim)):
             raise ValueError(f"axes must name each of the {ndim} axes of a leaf once; got {self}")
         groups = (self.input, self.output, self.batch)
-        return Axes(*(tuple(axis % ndim for axis in group) for group in groups))
+        inputs, outputs, batch = (tuple(axis % ndim for axis in group) for group in groups)
+        return Axes(inputs, outputs, batch, self.split)
 
     def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape (batch…, in, out) in which `to_matrix` arranges a leaf of `shape`."""
@@ -93,12 +124,20 @@ def map_with_axes(fn: Callable[..., Any], axes: AxesLike, tree: Tree, *rest: Tre
 
     Raises:
       ValueError: if a spec does not fit its leaf or a tree of specs leaves one out; the message
-        gives the path, the shape and the spec.
+        gives the path, the shape and the spec. Also for a spec with a `split`.
     """
     axes_of = axes_reader(axes)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf, *others: fn(axes_of(path_name(path), leaf), leaf, *others), tree, *rest
-    )
+
+    def mapped(path, leaf, *others):
+        spec = axes_of(path_name(path), leaf)
+        if spec is not None and spec.split != 1:
+            raise ValueError(
+                f"axes: {path_name(path)!r} is split, which only what is wrapped in "
+                f"`optzoo.primitives.in_blocks` can follow; got {spec}"
+            )
+        return fn(spec, leaf, *others)
+
+    return jax.tree_util.tree_map_with_path(mapped, tree, *rest)
 
 
 def path_name(path: tuple[Any, ...]) -> str:

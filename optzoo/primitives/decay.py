@@ -114,3 +114,38 @@ def decay_moved(
 
     tx = optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
     return tx if mask is None else optax.masked(tx, mask)
+
+
+@transformation
+def cautious_decay(weight_decay: NonNegative, mask: Mask = None) -> optax.GradientTransformation:
+    """Decoupled weight decay that spares the weights which the step makes larger.
+
+    In a chain it comes after the direction and before the learning rate, for any rule.
+
+    Rule:
+      u ← u + weight_decay·p where u·p ≥ 0
+
+    Args:
+      weight_decay: the decay, before the learning rate.
+      mask: which leaves to decay: a tree of booleans, or a function that makes one.
+
+    Returns:
+      A transformation that needs the parameters.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+
+    Source: Chen et al. 2025, arXiv 2510.12402.
+    """
+
+    def update(updates, params):
+        require_params(params, "cautious_decay")
+        # Signs, because a product of small numbers may be zero.
+        return jax.tree.map(
+            lambda u, p: u + jnp.where(jnp.sign(u) * jnp.sign(p) >= 0, weight_decay * p, 0),
+            updates,
+            params,
+        )
+
+    decay = optax.stateless(update)
+    return decay if mask is None else optax.masked(decay, mask)

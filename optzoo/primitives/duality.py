@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.axes import Axes, AxesLike, axes_reader, map_with_axes, path_name
+from optzoo.primitives.axes import Axes, AxesLike, map_with_axes
 from optzoo.primitives.base import NonNegative, Tree, transformation
 from optzoo.primitives.combine import gradient, merge_leaves
 from optzoo.primitives.labels import routes
@@ -76,15 +76,9 @@ def dualize(
         if "auto" in jax.tree.leaves(balls):
             found = _automatic(updates, axes)
             balls = jax.tree.map(lambda one, auto: auto if one == "auto" else one, balls, found)
-        spectral = {
-            path_name(path)
-            for path, one in jax.tree_util.tree_leaves_with_path(balls)
-            if one in ("spectral", "kernel")
-        }
-        axes_of = axes_reader(axes)
 
-        def matrices(path, leaf):
-            return axes_of(path, leaf) if path in spectral else None
+        def as_matrix(spec, _, one):
+            return spec if one in ("spectral", "kernel") else None
 
         def directed(spec, x, one):
             if callable(one):
@@ -94,10 +88,11 @@ def dualize(
                 return x if spec is None else x * fan_factor(factor, spec, x.shape)
             return _entries(one, spec, x, eps)
 
-        orthogonal, _ = orthogonalize(orthogonalizer, axes=matrices).update(
-            updates, optax.EmptyState()
-        )
-        return map_with_axes(directed, axes, orthogonal, balls)
+        matrices = map_with_axes(as_matrix, axes, updates, balls)
+        if jax.tree.leaves(matrices):
+            tx = orthogonalize(orthogonalizer, axes=matrices)
+            updates, _ = tx.update(updates, optax.EmptyState())
+        return map_with_axes(directed, axes, updates, balls)
 
     return optax.stateless(update)
 

@@ -14,7 +14,9 @@ from optzoo.primitives.norms import layer_energy, root
 
 def _lengthened(spec: Axes | None, x: jax.Array, length: jax.Array | float, eps) -> jax.Array:
     norm = root(layer_energy(spec, x)) + eps
-    return x * (length / jnp.where(norm == 0, 1, norm))
+    # Where squares overflow there is no length to go by: no step, unless x itself is not finite.
+    factor = jnp.where(jnp.isinf(norm), 0, length / jnp.where(norm == 0, 1, norm))
+    return x * factor
 
 
 @transformation

@@ -170,6 +170,12 @@ def orthogonalize(
     Raises:
       ValueError: from `update`, if the orthogonaliser changes the shape.
     """
+    method = on_stacks(orthogonalizer)
+    return optax.stateless(lambda updates, _: map_stacks(method, axes, updates))
+
+
+def on_stacks(orthogonalizer: Orthogonalizer | None) -> Orthogonalizer:
+    """The orthogonaliser that the argument stands for, held to the shape and dtype it was given."""
     method = newton_schulz() if orthogonalizer is None else orthogonalizer
 
     def checked(matrices):
@@ -181,7 +187,7 @@ def orthogonalize(
             )
         return result.astype(matrices.dtype)
 
-    return optax.stateless(lambda updates, _: map_stacks(checked, axes, updates))
+    return checked
 
 
 Scale = Literal["fan", "rms_to_rms", "kernel", "keller_jordan", "match_rms_adamw"] | None

@@ -1,11 +1,13 @@
 """Matrices to one optimizer, everything else to another."""
 
+from collections.abc import Callable
 from functools import partial
 
 import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import LearningRate, Mask, NonNegative, at
+from optzoo.primitives.blocks import in_blocks
 from optzoo.primitives.labels import Selection, matrix_labels
 from optzoo.primitives.moments import adam
 
@@ -33,7 +35,7 @@ def split_matrices(
 
 
 def matrices_or_adam(
-    matrices: optax.GradientTransformation,
+    matrices: Callable[[AxesLike], optax.GradientTransformation],
     rest: optax.GradientTransformation | None,
     learning_rate: LearningRate,
     *,
@@ -44,7 +46,7 @@ def matrices_or_adam(
     """`split_matrices` with the Adam of Muon's authors, b2 = 0.95, where `rest` is None.
 
     Args:
-      matrices: the optimizer of the matrices.
+      matrices: makes the optimizer of the matrices from their axes.
       rest: the optimizer of the others; None for Adam.
       learning_rate: of that Adam.
       axes, include, exclude: as for `matrix_labels`.
@@ -54,11 +56,13 @@ def matrices_or_adam(
     """
     if rest is None:
         rest = optax.chain(adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(learning_rate))
-    return split_matrices(matrices, rest, axes=axes, include=include, exclude=exclude)
+    return split_matrices(
+        in_blocks(matrices, axes), rest, axes=axes, include=include, exclude=exclude
+    )
 
 
 def descend_matrices(
-    direction: optax.GradientTransformation,
+    direction: Callable[..., optax.GradientTransformation],
     learning_rate: LearningRate,
     *,
     weight_decay: NonNegative,
@@ -72,7 +76,7 @@ def descend_matrices(
     """Matrices along `direction` with decoupled decay, all other leaves by `rest` or Adam.
 
     Args:
-      direction: makes the steps of matrices.
+      direction: direction(axes=…) makes the steps of matrices.
       learning_rate: a number, or a schedule of the number of finished steps.
       weight_decay: decoupled decay of the matrices.
       mask: which matrices to decay.
@@ -83,12 +87,16 @@ def descend_matrices(
     Returns:
       The combined optimizer.
     """
-    return matrices_or_adam(
-        optax.chain(
-            direction,
+
+    def matrices(known):
+        return optax.chain(
+            direction(axes=known),
             optax.add_decayed_weights(weight_decay, mask),
             optax.scale_by_learning_rate(learning_rate),
-        ),
+        )
+
+    return matrices_or_adam(
+        matrices,
         rest,
         scaled(learning_rate, rest_factor),
         axes=axes,

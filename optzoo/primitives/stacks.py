@@ -118,7 +118,7 @@ def _sliced(tree: Tree, start: int, end: int, *, single: bool) -> Tree:
 def matrix_state(
     shape: Callable[[int, int], tuple[int, ...]], axes: AxesLike, params: Tree
 ) -> Tree:
-    """Zeros for each matrix of a tree: (batch…, *shape(in, out)) a leaf, and none where it is none.
+    """Zeros for each matrix of a tree, (batch…, *shape(in, out)) a leaf.
 
     Args:
       shape: what to keep of a matrix with so many inputs and outputs.
@@ -126,12 +126,12 @@ def matrix_state(
       params: the leaves.
 
     Returns:
-      The tree of zeros, an empty array for a leaf that is no matrix.
+      The tree of zeros, a scalar for a leaf that is no matrix.
     """
 
     def zeros(spec, leaf):
         if spec is None:
-            return jnp.zeros([0], leaf.dtype)
+            return jnp.zeros([], leaf.dtype)
         *batch, fan_in, fan_out = spec.matrix_shape(leaf.shape)
         return jnp.zeros([*batch, *shape(fan_in, fan_out)], leaf.dtype)
 

@@ -17,9 +17,13 @@ HERE = Path(__file__).parent
 INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 FILES: dict[str, Path] = {}
 CONFIGURATIONS: dict[str, dict] = {}
+FUNCTIONS: dict[str, dict] = {}
 for family in sorted(HERE.glob("*/index.json")):
-    for name, entry in json.loads(family.read_text(encoding="utf-8"))["configurations"].items():
-        CONFIGURATIONS[name], FILES[name] = entry, family.parent / f"{name}.npz"
+    index = json.loads(family.read_text(encoding="utf-8"))
+    CONFIGURATIONS |= index["configurations"]
+    FUNCTIONS |= index.get("functions", {})
+    for name in (*index["configurations"], *index.get("functions", {})):
+        FILES[name] = family.parent / f"{name}.npz"
 
 PARAMETERS = {"params0", "grads", "params", "eval", "avg"}
 """The kinds of arrays that are shaped like parameters."""
@@ -33,7 +37,7 @@ def load(name: str) -> Arrays:
     arrays: Arrays = defaultdict(dict)
     with np.load(FILES[name]) as recorded:
         for key, value in recorded.items():
-            kind, _, leaf = key.partition("/")
+            kind, leaf = key.rsplit("/", 1) if "/" in key else (key, "")
             arrays[kind][leaf] = value
     return dict(arrays)
 

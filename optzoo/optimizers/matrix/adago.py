@@ -130,26 +130,30 @@ def adago(
       Zhang et al. 2025, arXiv 2509.02981; no official code is public, so this follows the paper's
       algorithm box, with Newton–Schulz for the direction as in its experiments.
     """
-    steps = scale_by_adago(
-        learning_rate,
-        momentum=momentum,
-        nesterov=nesterov,
-        gamma=gamma,
-        eps=eps,
-        v0=v0,
-        orthogonalizer=orthogonalizer,
-        scale=scale,
-        axes=axes,
-        mu_dtype=mu_dtype,
-    )
-    decay = optax.chain(
-        only(mask, parameters),
-        optax.scale(weight_decay),
-        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
-    )
-    decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
+
+    def matrices(known):
+        steps = scale_by_adago(
+            learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            gamma=gamma,
+            eps=eps,
+            v0=v0,
+            orthogonalizer=orthogonalizer,
+            scale=scale,
+            axes=known,
+            mu_dtype=mu_dtype,
+        )
+        decay = optax.chain(
+            only(mask, parameters),
+            optax.scale(weight_decay),
+            optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+        )
+        decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
+        return optax.chain(decayed, optax.scale(-1.0))
+
     return matrices_or_adam(
-        optax.chain(decayed, optax.scale(-1.0)),
+        matrices,
         rest,
         scaled(learning_rate, 0.006),
         axes=axes,

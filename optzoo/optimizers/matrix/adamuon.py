@@ -1,5 +1,7 @@
 """AdaMuon: Muon on signs, then Adam's second moment."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -112,12 +114,12 @@ def adamuon(
       Si et al. 2025, arXiv 2507.11005; official code Chongjie-Si/AdaMuon, which sizes the step of a
       convolution by the product of its shortest and its longest axis; here it is its n.
     """
-    direction = scale_by_adamuon(
+    direction = partial(
+        scale_by_adamuon,
         momentum=momentum,
         eps=eps,
         nesterov=nesterov,
         orthogonalizer=orthogonalizer,
-        axes=axes,
         mu_dtype=mu_dtype,
         nu_dtype=nu_dtype,
     )

@@ -1,5 +1,6 @@
 """Muon: momentum, orthogonalised, for matrices; Adam for everything else."""
 
+from functools import partial
 from typing import Literal
 
 import optax
@@ -107,7 +108,7 @@ def muon(
         `newton_schulz()` by default, `polar()` for the exact one, or any callable.
       scale: "fan" as above, with the flattened fan of convolutions; "keller_jordan", the original
         code, which takes kernel height/width for convolutions; "match_rms_adamw", 0.2·√max(in,
-        out) (Moonlight); None for 1.
+        out) (Moonlight); "rms_to_rms", √(out/in); None for 1.
       weight_decay: decoupled decay of the matrices.
       mask: which matrices to decay: a tree of booleans, or a function that makes one.
       rest: the optimizer of all other leaves; by default Adam with b1 = 0.9, b2 = 0.95,
@@ -129,13 +130,13 @@ def muon(
       iterates in bfloat16: `orthogonalizer=newton_schulz(dtype=jnp.bfloat16)`. Moonlight: Liu et
       al. 2025, arXiv 2502.16982.
     """
-    direction = scale_by_muon(
+    direction = partial(
+        scale_by_muon,
         momentum=momentum,
         nesterov=nesterov,
         momentum_form=momentum_form,
         orthogonalizer=orthogonalizer,
         scale=scale,
-        axes=axes,
         mu_dtype=mu_dtype,
     )
     return descend_matrices(

@@ -1,14 +1,15 @@
 """NorMuon: Muon whose output units all move alike."""
 
+from functools import partial
+
 import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
-from optzoo.primitives.combine import divide, gradient, merge_leaves
-from optzoo.primitives.grafting import graft
 from optzoo.primitives.labels import Selection
-from optzoo.primitives.moments import ema, unit_rms
-from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
+from optzoo.primitives.moments import ema
+from optzoo.primitives.orthogonal import Orthogonalizer, Scale, scale_by_fan
+from optzoo.primitives.preconditioning import orthogonalize_evenly
 from optzoo.primitives.routing import descend_matrices
 from optzoo.registry import Trait, optimizer
 
@@ -26,11 +27,9 @@ def scale_by_normuon(
     mu_dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The direction of `normuon` for matrices; see there for the arguments."""
-    balanced = merge_leaves(divide, gradient, unit_rms(b2, eps, axes=axes))
     return optax.chain(
         ema(momentum, debias=False, nesterov=nesterov, dtype=mu_dtype),
-        orthogonalize(orthogonalizer, axes=axes),
-        graft(gradient, balanced, eps=eps, axes=axes),
+        orthogonalize_evenly(b2, eps, orthogonalizer=orthogonalizer, axes=axes),
         scale_by_fan(scale, axes=axes),
     )
 
@@ -113,14 +112,14 @@ def normuon(
       Li et al. 2025, arXiv 2510.05491; official code zichongli5/NorMuon. There a unit of a
       convolution is one output, input and row of the kernel; here it is one output.
     """
-    direction = scale_by_normuon(
+    direction = partial(
+        scale_by_normuon,
         momentum=momentum,
         b2=b2,
         eps=eps,
         nesterov=nesterov,
         orthogonalizer=orthogonalizer,
         scale=scale,
-        axes=axes,
         mu_dtype=mu_dtype,
     )
     return descend_matrices(

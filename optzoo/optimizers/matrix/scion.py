@@ -6,6 +6,7 @@ import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, NonNegative, Tree, transformation
+from optzoo.primitives.blocks import in_blocks
 from optzoo.primitives.duality import Balls, dualize
 from optzoo.primitives.leafwise import scale_leaves
 from optzoo.primitives.moments import ema, momentum as heavy_ball
@@ -119,8 +120,9 @@ def scion(
       Pethick et al. 2025, arXiv 2502.07529; official code LIONS-EPFL/scion, whose rules by the
       rank of a leaf send embeddings to "spectral".
     """
-    return optax.chain(
-        scale_by_scion(
+
+    def direction(known):
+        return scale_by_scion(
             momentum=momentum,
             momentum_form=momentum_form,
             ball=ball,
@@ -128,9 +130,12 @@ def scion(
             orthogonalizer=orthogonalizer,
             scale=scale,
             eps=eps,
-            axes=axes,
+            axes=known,
             mu_dtype=mu_dtype,
-        ),
+        )
+
+    return optax.chain(
+        in_blocks(direction, axes),
         optax.add_decayed_weights(1.0) if constrained else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
     )
