@@ -30,6 +30,7 @@ LEVELS = {
     "stacks": 2,
     "moments": 3,
     "orthogonal": 3,
+    "powers": 3,
     "roots": 3,
 }
 # The rooms of the comparison, in the order in which its data passes through them.

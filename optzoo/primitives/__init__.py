@@ -59,6 +59,7 @@ from optzoo.primitives.moments import (
     momentum as momentum,
     positive_negative_momentum as positive_negative_momentum,
     rms as rms,
+    rss as rss,
     unit_rms as unit_rms,
 )
 from optzoo.primitives.orthogonal import (
@@ -72,6 +73,11 @@ from optzoo.primitives.polynomials import (
     KELLER_JORDAN as KELLER_JORDAN,
     MODULA as MODULA,
     polar_express as polar_express,
+)
+from optzoo.primitives.powers import (
+    eigen_power as eigen_power,
+    newton_power as newton_power,
+    power_largest as power_largest,
 )
 from optzoo.primitives.precision import (
     master_weights as master_weights,

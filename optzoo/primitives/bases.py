@@ -4,7 +4,6 @@ The wrapped rule sees a leaf's numbers along directions in which they are hardly
 Look here for element-wise rules on matrices, whose single numbers mean little by themselves.
 """
 
-from collections import defaultdict
 from typing import NamedTuple
 
 import jax
@@ -16,10 +15,11 @@ from optzoo.primitives.base import Decay, Size, Tree, transformation
 from optzoo.primitives.kronecker import (
     Layout,
     Merge,
+    is_kept,
     kept_finite,
     on_axis,
+    renewal_shifts,
     second_moment,
-    spread_evenly,
     unit_size,
 )
 from optzoo.primitives.stacks import automatic, map_equal
@@ -145,7 +145,7 @@ def in_basis(
     def turned(tree, basis, *, back):
         def turn(x, matrices):
             for axis, q in enumerate(matrices):
-                if _is_matrix(q):
+                if is_kept(q):
                     x = on_axis(q if back else q.T, x, axis)
             return x
 
@@ -159,7 +159,7 @@ def in_basis(
         def average(x, matrices):
             return tuple(
                 kept_finite(decay * g + (1 - decay) * second_moment(x, axis), g)
-                if _is_matrix(g)
+                if is_kept(g)
                 else ()
                 for axis, g in enumerate(matrices)
             )
@@ -177,7 +177,7 @@ def in_basis(
         names = by_path(updates)
         grams = [factors[name] for name in names]
         bases = [[[*axes] for axes in basis[name]] for name in names]
-        for shift, places in _shifts(grams, every if stagger else 1).items():
+        for shift, places in renewal_shifts(grams, every if stagger else 1).items():
             touched = {leaf for leaf, _, _ in places}
             mine = [number for number, owner in enumerate(owners) if owner in touched]
             whose = [owners[number] for number in mine]
@@ -236,27 +236,6 @@ def in_basis(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _is_matrix(kept: Tree) -> bool:
-    return not isinstance(kept, tuple)
-
-
-def _shifts(grams: list[Tree], bins: int) -> dict[int, list[tuple[int, int, int]]]:
-    """Which factors, as (leaf, block, axis), are renewed so many steps before the others."""
-    places = [
-        (leaf, block, axis)
-        for leaf, blocks in enumerate(grams)
-        for block, axes in enumerate(blocks)
-        for axis, g in enumerate(axes)
-        if _is_matrix(g)
-    ]
-    sizes = [grams[leaf][block][axis].shape for leaf, block, axis in places]
-    shifts = spread_evenly([count * size**3 for count, size, _ in sizes], bins)
-    groups = defaultdict(list)
-    for place, shift in zip(places, shifts, strict=True):
-        groups[shift].append(place)
-    return groups
-
-
 def _eigenvectors(g: jax.Array) -> jax.Array:
     """Eigenvectors, the largest first; those of a null space lie as near to the axes as they can.
 
@@ -265,7 +244,7 @@ def _eigenvectors(g: jax.Array) -> jax.Array:
     """
     size = len(g)
     ladder = jnp.arange(1, size + 1, dtype=g.dtype) / (size + 1)
-    values, vectors = jnp.linalg.eigh(unit_size(g))
+    values, vectors = jnp.linalg.eigh(unit_size(g)[0])
     null = values <= size * jnp.finfo(g.dtype).eps * jnp.max(values)
     along = vectors.T @ (ladder[:, None] * vectors)
     settled = jnp.where(null[:, None] & null[None, :], along, jnp.diag(1 + ladder))
@@ -275,7 +254,7 @@ def _eigenvectors(g: jax.Array) -> jax.Array:
 
 def _power_step(g: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The next basis, the order its columns come from, and the rotation from the old to it."""
-    product = unit_size(g) @ q
+    product = unit_size(g)[0] @ q
     order = jnp.argsort(jnp.sum(q * product, axis=0), descending=True)
     new = kept_finite(jnp.linalg.qr(product[:, order])[0], q)
     return new, order, new.T @ q

@@ -1,6 +1,7 @@
 """Leaves as tensors with one matrix for each axis: what Kronecker preconditioners share."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -71,7 +72,7 @@ class Tensors:
         batch = spec.batch if spec else ()
         own = tuple(axis for axis in range(len(shape)) if axis not in batch)
         dims = tuple(shape[axis] for axis in own)
-        if merge and dims:
+        if merge:
             dims = merge(dims)
         count = math.prod(shape[axis] for axis in batch)
         return cls((*batch, *own), count, len(own), dims, block)
@@ -155,9 +156,12 @@ class Layout:
     def pack(self, kept: Iterable[Tree], tree: Tree) -> dict[str, tuple[Tree, ...]]:
         """What is kept of each block: for each leaf, under its path, a tuple over its blocks.
 
-        Not a tree like `tree`: some of these hold their leaves in boxes for single arrays.
+        Not a tree like `tree`: some of these hold their leaves in boxes for single arrays. A tree
+        without leaves is returned itself, because it may stand for others (in Optax's map_params).
         """
         rest, names = iter(kept), by_path(tree)
+        if not names:
+            return tree
         return {
             name: tuple(next(rest) for _ in view.shapes)
             for name, view in zip(names, self.tensors(tree), strict=True)
@@ -179,6 +183,28 @@ def on_axis(matrix: jax.Array, x: jax.Array, axis: int) -> jax.Array:
     return jnp.moveaxis(jnp.tensordot(matrix, x, (1, axis)), 0, axis)
 
 
+def is_kept(kept: Tree) -> bool:
+    """Whether something is kept of an axis: an array, not the empty tuple."""
+    return not isinstance(kept, tuple)
+
+
+def renewal_shifts(factors: Sequence[Tree], bins: int) -> dict[int, list[tuple[int, int, int]]]:
+    """Which factors, as (leaf, block, axis), are renewed so many steps before the others."""
+    places = [
+        (leaf, block, axis)
+        for leaf, blocks in enumerate(factors)
+        for block, axes in enumerate(blocks)
+        for axis, factor in enumerate(axes)
+        if is_kept(factor)
+    ]
+    sizes = [factors[leaf][block][axis] for leaf, block, axis in places]
+    groups = defaultdict(list)
+    shifts = spread_evenly([factor.size * factor.shape[-1] for factor in sizes], bins)
+    for place, shift in zip(places, shifts, strict=True):
+        groups[shift].append(place)
+    return groups
+
+
 def spread_evenly(costs: Iterable[float], bins: int) -> list[int]:
     """A bin for each cost, the largest first, so that the fullest is no fuller than need be."""
     costs = list(costs)
@@ -194,7 +220,11 @@ def kept_finite(new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(new).all(), new, old)
 
 
-def unit_size(matrix: jax.Array) -> jax.Array:
-    """A matrix over its largest entry, so that no sum of its entries overflows; 0 stays 0."""
-    largest = jnp.max(jnp.abs(matrix), initial=0.0)
-    return matrix / jnp.where(largest == 0, 1, largest)
+def unit_size(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """An array over its largest entry, so that no square or sum overflows, and that entry.
+
+    Zero stays zero, over 1.
+    """
+    largest = jnp.max(jnp.abs(x), initial=0.0)
+    divisor = jnp.where(largest == 0, 1, largest)
+    return x / divisor, divisor
