@@ -38,6 +38,7 @@ def test_trajectory_is_the_recorded_one(name, dtype):
         optzoo.eval_params if kind else None,
         configuration.get("start_state"),
         configuration.get("after_first"),
+        configuration.get("extra"),
     )
     tolerance = INDEX["tolerance"][dtype] | configuration.get(dtype, {})
     different = configuration.get("deviates", {"leaves": ()})

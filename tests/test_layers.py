@@ -25,6 +25,7 @@ LEVELS = {
     "leafwise": 2,
     "norms": 2,
     "evaluation": 2,
+    "fitting": 3,
     "kronecker": 2,
     "polynomials": 2,
     "stacks": 2,

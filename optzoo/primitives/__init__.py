@@ -47,6 +47,7 @@ from optzoo.primitives.directions import (
 )
 from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
+from optzoo.primitives.fitting import fit_hessian as fit_hessian, norm_bound as norm_bound
 from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
 from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import matrix_labels as matrix_labels
@@ -107,4 +108,9 @@ from optzoo.primitives.stepsizes import (
     dog_step as dog_step,
     norm_adagrad_step as norm_adagrad_step,
     rate as rate,
+)
+from optzoo.primitives.whitening import (
+    clip_amplitude as clip_amplitude,
+    running_mean as running_mean,
+    whiten as whiten,
 )

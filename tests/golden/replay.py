@@ -5,6 +5,7 @@ import inspect
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 FILES: dict[str, Path] = {}
 CONFIGURATIONS: dict[str, dict] = {}
 FUNCTIONS: dict[str, dict] = {}
+FITS: dict[str, dict] = {}
 for family in sorted(HERE.glob("*/index.json")):
     index = json.loads(family.read_text(encoding="utf-8"))
     CONFIGURATIONS |= index["configurations"]
     FUNCTIONS |= index.get("functions", {})
-    for name in (*index["configurations"], *index.get("functions", {})):
+    FITS |= index.get("fits", {})
+    for name in (*index["configurations"], *index.get("functions", {}), *index.get("fits", {})):
         FILES[name] = family.parent / f"{name}.npz"
 
-PARAMETERS = {"params0", "grads", "params", "eval", "avg"}
+PARAMETERS = {"params0", "grads", "params", "eval", "avg", "noise", "v", "hv"}
 """The kinds of arrays that are shaped like parameters."""
 
 Leaves = dict[str, np.ndarray]
@@ -115,10 +118,18 @@ def in_torch_layout(node: Any) -> Any:
 
 
 def transformation(node: dict, arrays: Arrays) -> optax.GradientTransformationExtraArgs:
-    """The transformation that a node describes; a recorded learning rate becomes a schedule."""
+    """The transformation that a node describes; what is recorded for steps becomes a schedule."""
     rates = arrays.get("sched", {}).get("lr")
     schedule = None if rates is None else lambda count: jnp.asarray(rates, float)[count]
-    return optax.with_extra_args_support(build(node, {"sched/lr": schedule}))
+    values = {"sched/lr": schedule, "draws": lambda n: arrays["draws"][f"normal_32x{n}"]}
+    for kind in ("updated", "balance"):
+        if kind in arrays:
+            values[kind] = partial(_at_step, arrays[kind][""])
+    return optax.with_extra_args_support(build(node, values))
+
+
+def _at_step(recorded: np.ndarray, count: Any) -> Any:
+    return jnp.asarray(recorded)[count]
 
 
 def replay(
@@ -128,6 +139,7 @@ def replay(
     evaluate: Callable[[Any, Any], Any] | None = None,
     start_state: Mapping[str, str] | None = None,
     after_first: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> tuple[Leaves, Leaves | None]:
     """Feeds the recorded gradients, in one compiled scan, to what `node` describes.
 
@@ -139,6 +151,7 @@ def replay(
       start_state: parts of the state that begin as recorded: {field: kind of array}.
       after_first: parts of the state that are as recorded after the first step, {field: kind of
         array}: matrices, one for each axis of a leaf.
+      extra: extra arguments of `update`, each with the kind of array that holds it step by step.
 
     Returns:
       The parameters after every step and, with `evaluate`, the parameters to evaluate.
@@ -150,9 +163,16 @@ def replay(
             for kind in ("params0", "grads")
         )
 
-        def step(carry, gradient):
+        def of_steps(kind):
+            leaves = {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            return leaves.get("", leaves)
+
+        given = {name: of_steps(kind) for name, kind in (extra or {}).items()}
+
+        def step(carry, inputs):
             params, state = carry
-            updates, state = tx.update(gradient, state, params)
+            gradient, arguments = inputs
+            updates, state = tx.update(gradient, state, params, **arguments)
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
 
@@ -181,7 +201,7 @@ def replay(
             done.append(jax.lax.scan(step, carry, gradients)[1])
             return jax.tree.map(lambda *values: jnp.concatenate(values), *done)
 
-        return jax.tree.map(np.asarray, compiled(run)(start, grads))
+        return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
 
 
 def compiled(run: Callable) -> Callable:
