@@ -114,3 +114,7 @@ from optzoo.primitives.whitening import (
     running_mean as running_mean,
     whiten as whiten,
 )
+from optzoo.primitives.window import (
+    gradient_window as gradient_window,
+    inverse_fisher as inverse_fisher,
+)

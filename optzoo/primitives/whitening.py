@@ -133,9 +133,10 @@ def whiten(
 
     Args:
       tx: makes what is whitened: a momentum, or `gradient`.
-      fit, fit_rate, fit_decay, fit_first, newton, damping, init_scale, every, balance_every,
-        max_size, max_skew, bound, key, axes: as for `optzoo.psgd`.
+      fit, fit_rate, fit_decay, fit_first: as for `optzoo.psgd`.
       fit_output: fit to the output of tx instead of the gradient.
+      newton, damping, init_scale, every, balance_every: as for `optzoo.psgd`.
+      max_size, max_skew, bound, key, axes: as for `optzoo.psgd`.
 
     Returns:
       A transformation with `WhiteningState`.
