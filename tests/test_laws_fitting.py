@@ -161,3 +161,32 @@ def test_amplitudes_are_clipped_by_mean_then_by_entry():
     tx = zoo.clip_amplitude(1.0, 1.5)
     out, _ = tx.update(u, tx.init(u))
     close(out, {"w": jnp.array([1.5, 0.0, 0.0, 0.0]), "v": u["v"]})
+
+
+@pytest.mark.parametrize("newton", [False, True])
+def test_a_low_rank_fit_tends_to_the_root_or_the_inverse(newton):
+    with jax.enable_x64(True):
+        x, draws = normal(5, 6, 2), normal(4, 4000, 6)
+        root = jnp.eye(6) + x @ x.T
+        options = dict(rank=3, momentum=0.0, clip=None, fit_rate=0.1, init_scale=0.5, newton=newton)
+        tx = optzoo.scale_by_psgd(**options, damping=0.0)
+        params = {"a": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
+
+        def parts(v):
+            return {"a": v[:4].reshape(2, 2), "b": v[4:]}
+
+        def step(state, v):
+            h = root @ v
+            extra = {"probe": parts(v), "product": parts(h)} if newton else {}
+            return tx.update(parts(h), state, params, **extra)[::-1]
+
+        _, out = jax.jit(lambda: jax.lax.scan(step, tx.init(params), draws))()
+        late = jnp.concatenate([out["a"].reshape(4000, 4), out["b"]], 1)[-1000:]
+        values = np.linalg.eigvalsh(late.T @ late / 1000)
+        assert 0.4 < values.min() and values.max() < 2.5
+
+
+def test_the_amplitude_of_all_leaves_together():
+    u = {"w": jnp.array([6.0, 0.0]), "v": jnp.array([0.0, 0.0])}
+    out, _ = (tx := zoo.clip_amplitude(1.0, 10.0, whole=True)).update(u, tx.init(u))
+    close(out["w"], jnp.array([2.0, 0.0]))

@@ -113,6 +113,7 @@ from optzoo.primitives.whitening import (
     clip_amplitude as clip_amplitude,
     running_mean as running_mean,
     whiten as whiten,
+    whiten_low_rank as whiten_low_rank,
 )
 from optzoo.primitives.window import (
     gradient_window as gradient_window,

@@ -30,6 +30,8 @@ from optzoo.primitives.fitting import (
     fitted,
     norm_bound,
     preconditioned,
+    rate_over,
+    smoothed,
 )
 from optzoo.primitives.kronecker import Layout, unit_size
 from optzoo.primitives.moments import MomentState
@@ -73,12 +75,15 @@ def running_mean(decay: Decay) -> optax.GradientTransformation:
 
 
 @transformation
-def clip_amplitude(mean: Positive = 2.0, entry: Positive = 10.0) -> optax.GradientTransformation:
+def clip_amplitude(
+    mean: Positive = 2.0, entry: Positive = 10.0, *, whole: bool = False
+) -> optax.GradientTransformation:
     """Shortens a leaf whose root mean square is too large, then cuts its entries.
 
     Args:
       mean: the largest root mean square.
       entry: the largest entry.
+      whole: the root mean square is that of all leaves together.
 
     Returns:
       A stateless transformation.
@@ -87,14 +92,31 @@ def clip_amplitude(mean: Positive = 2.0, entry: Positive = 10.0) -> optax.Gradie
       ValueError: for an argument out of range.
     """
 
-    def clipped(u):
-        if not u.size:
-            return u
-        unit, size = unit_size(u)
-        root = size * jnp.sqrt(jnp.mean(jnp.square(unit)))
-        return jnp.clip(u * (mean / jnp.maximum(root, mean)), -entry, entry)
+    def roots(updates):
+        squares, sizes = [], []
+        for u in jax.tree.leaves(updates):
+            unit, largest = unit_size(u)
+            squares.append((jnp.sum(jnp.square(unit)), largest))
+            sizes.append(max(u.size, 1))
+        each = [
+            largest * jnp.sqrt(total / size)
+            for (total, largest), size in zip(squares, sizes, strict=True)
+        ]
+        if not whole or not each:
+            return each
+        parts = jnp.stack(each) * jnp.sqrt(jnp.asarray(sizes, each[0].dtype) / sum(sizes))
+        unit, largest = unit_size(parts)
+        return [largest * jnp.sqrt(jnp.sum(jnp.square(unit)))] * len(each)
 
-    return optax.stateless(lambda updates, _: jax.tree.map(clipped, updates))
+    def update(updates, _):
+        leaves, structure = jax.tree.flatten(updates)
+        clipped = [
+            jnp.clip(u * (mean / jnp.maximum(root.astype(u.dtype), mean)), -entry, entry)
+            for u, root in zip(leaves, roots(updates), strict=True)
+        ]
+        return structure.unflatten(clipped)
+
+    return optax.stateless(update)
 
 
 class WhiteningState(NamedTuple):
@@ -149,6 +171,7 @@ def whiten(
     layout = Layout(axes, lambda shape: tuple(size for size in shape if size != 1) or (1,), None)
     estimate = norm_bound() if bound is None else bound
     probed = newton or fit == "eq"
+    pair = _pairs(newton, damping)
 
     def diagonal(size, numbers):
         return size <= 1 or (max_size and size > max_size) or size**2 > max_skew * numbers
@@ -174,11 +197,8 @@ def whiten(
         factors = start(params, jnp.asarray(1.0 if init_scale is None else init_scale, float))
         smoothness = jax.tree.map(lambda q: jnp.zeros(q.shape[:1], q.dtype), factors)
         steps = jnp.zeros([], jnp.int32)
-        given = jax.random.key(key or 0) if isinstance(key, int | None) else key
-        drawn = probed or key is not None
-        return WhiteningState(
-            steps, factors, smoothness, given if drawn else (), inside.init(params)
-        )
+        drawn = _key(key) if probed or key is not None else ()
+        return WhiteningState(steps, factors, smoothness, drawn, inside.init(params))
 
     def whitened(factors, tree):
         parts = zip(layout.unpack(factors, tree), layout.split(tree), strict=True)
@@ -211,31 +231,10 @@ def whiten(
             *(factors, smoothness, h, v),
         )
 
-    def pair(updates, x, state, params, extra_args):
-        """What to fit, and the probe."""
-        now, later = jax.random.split(state.key) if probed or key is not None else ((), ())
-        v = extra_args.get("probe")
-        if v is None and (probed or key is not None):
-            v = optax.tree.random_like(now, updates, jax.random.normal)
-        if newton:
-            h = extra_args.get("product")
-            if h is None:
-                require_params(params, "psgd")
-                value_fn = require(extra_args, "value_fn", "psgd")
-                h = jax.jvp(jax.grad(value_fn), (params,), (v,))[1]
-            return h, v, later
-        if v is None:
-            return x, x, later
-
-        def damped(x, v):
-            return x + (damping + jnp.finfo(x.dtype).eps * jnp.abs(x)) * v
-
-        return jax.tree.map(damped, x, v), v, later
-
     def update(updates, state, params=None, **extra_args):
         moment, inner = inside.update(updates, state.inner, params, **extra_args)
         x = moment if fit_output else updates
-        h, v, later = pair(updates, x, state, params, extra_args)
+        h, v, later = pair(x, state.key, params, extra_args)
         factors = state.factors
         if init_scale is None:
             scale = _first_scale(h if newton else x, v if newton else None, damping)
@@ -254,14 +253,243 @@ def whiten(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _key(key: Any) -> jax.Array:
+    return jax.random.key(key or 0) if isinstance(key, int | None) else key
+
+
+def _pairs(newton: bool, damping: NonNegative):
+    """A function that finds what to fit, and the probe or None, and splits the key, () for none."""
+
+    def pair(x, key, params, extra_args):
+        v = extra_args.get("probe")
+        if not isinstance(key, tuple):
+            key, now = jax.random.split(key)
+            v = optax.tree.random_like(now, x, jax.random.normal) if v is None else v
+        if newton:
+            h = extra_args.get("product")
+            if h is None:
+                require_params(params, "psgd")
+                value_fn = require(extra_args, "value_fn", "psgd")
+                h = jax.jvp(jax.grad(value_fn), (params,), (v,))[1]
+            return h, v, key
+        if v is None:
+            return x, x, key
+
+        def damped(x, v):
+            return x + (damping + jnp.finfo(x.dtype).eps * jnp.abs(x)) * v
+
+        return jax.tree.map(damped, x, v), v, key
+
+    return pair
+
+
+class LowRankWhiteningState(NamedTuple):
+    """U and V with a last axis of the rank, d, the smoothness of each, and what is whitened."""
+
+    steps: jax.Array
+    u: Tree
+    v: Tree
+    d: Tree
+    smoothness: jax.Array
+    key: Any
+    inner: optax.OptState
+
+
+@transformation
+def whiten_low_rank(
+    tx: optax.GradientTransformation,
+    rank: Size = 10,
+    *,
+    fit_rate: Fraction = 0.1,
+    fit_decay: Decay = 0.9,
+    fit_first: bool = True,
+    fit_output: bool = False,
+    newton: bool = False,
+    damping: NonNegative = 1e-9,
+    init_scale: Positive | None = None,
+    every: When = 1,
+    turns: Schedule | None = None,
+    key: Any = None,
+) -> optax.GradientTransformation:
+    """`whiten` with one P for all leaves: diagonal but for a low rank.
+
+    Rule, with all numbers of a tree in one vector:
+      P = Qᵀ·Q, Q = (I + U·Vᵀ)·diag(d);   a = Q·h, b = Q^(−T)·probe
+      each fit moves d, and U or V in turn, along the relative gradient of hᵀPh + probeᵀP⁻¹probe
+
+    Args:
+      tx: makes what is whitened: a momentum, or `gradient`.
+      rank: columns of U and V.
+      fit_rate, fit_decay, fit_first: as for `optzoo.psgd`.
+      fit_output: fit to the output of tx instead of the gradient.
+      newton, damping, init_scale, every: as for `optzoo.psgd`.
+      turns: a function of the number of finished steps that says whether U is moved; by default
+        every other step.
+      key: a `jax.random` key, or an integer seed, of the start of U and V and of the probes; 0 by
+        default.
+
+    Returns:
+      A transformation with `LowRankWhiteningState`.
+
+    Raises:
+      ValueError: for an argument out of range, or from `update`, where newton finds neither probe
+        and product nor value_fn.
+
+    Source: Li 2024, arXiv 2402.11858; lixilinx/psgd_torch, LRAWhiten.
+    """
+    inside = optax.with_extra_args_support(tx)
+    pair = _pairs(newton, damping)
+
+    def init(params):
+        key_u, key_v, later = jax.random.split(_key(key), 3)
+
+        def drawn(key):
+            wide = jax.tree.map(lambda p: jnp.zeros((*p.shape, rank), p.dtype), params)
+            start = optax.tree.random_like(key, wide, jax.random.normal)
+            total = _inner(start, start, 0) if jax.tree.leaves(start) else jnp.ones([])
+            return jax.tree.map(lambda x: x * jnp.sqrt(0.1 / total).astype(x.dtype), start)
+
+        scale = 1.0 if init_scale is None else init_scale
+        d = jax.tree.map(lambda p: jnp.full_like(p, scale), params)
+        smoothness = jnp.zeros(3, jnp.result_type(float))
+        return LowRankWhiteningState(
+            jnp.zeros([], jnp.int32), drawn(key_u), drawn(key_v), d, smoothness, later,
+            inside.init(params),
+        )  # fmt: skip
+
+    def refit(steps, u, v, d, smoothness, h, probe):
+        uu, vv = _inner(u, u, 1), _inner(v, v, 1)
+        rho = (jnp.trace(uu) / jnp.trace(vv)) ** (1 / 4)
+        uu, vv = uu / rho**2, vv * rho**2
+        e = 0.1 * (uu - vv) / (jnp.trace(uu) + jnp.trace(vv))
+        u = _times(_scaled(u, 1 / rho), jnp.eye(rank, dtype=e.dtype) - e + e @ e / 2)
+        v = _times(_scaled(v, rho), jnp.eye(rank, dtype=e.dtype) + e + e @ e / 2)
+        a = _plus(u, v, _product(d, h))
+        ph = _product(d, _plus(v, u, a))
+        core = jnp.eye(rank, dtype=e.dtype) + _inner(v, u, 1)
+        b = _quotient(probe, d)
+        b = _less(b, v, jnp.linalg.solve(core.T, _inner(u, b, 1)))
+        pv = _quotient(_less(b, u, jnp.linalg.solve(core, _inner(v, b, 1))), d)
+        one, other = _product(ph, h), _product(probe, pv)
+        new_d = smoothed(smoothness[0], _largest(one) + _largest(other), fit_decay)
+        step = rate_over(fit_rate, new_d)
+        moved_d = jax.tree.map(
+            lambda d, x, y: d - step.astype(d.dtype) * (x - y) * d, d, one, other
+        )
+
+        def moved(mine, theirs, old, by_core):
+            """U or V after its step; its relative gradient stands on the other's side."""
+            left = _inner(a, theirs, 1), _inner(b, theirs, 1)
+            sizes = [jnp.sqrt(_inner(x, x, 0)) for x in (a, b)]
+            spans = [
+                jnp.sqrt(jnp.maximum(row @ _inner(theirs, theirs, 1) @ row, 0)) for row in left
+            ]
+            now = smoothed(old, sizes[0] * spans[0] + sizes[1] * spans[1], fit_decay)
+            rate = rate_over(fit_rate, now)
+
+            def leaf(x, a, b):
+                rows = [(row @ core if by_core else row).astype(x.dtype) for row in left]
+                ends = (a, b) if by_core else (a + x @ rows[0], b + x @ rows[1])
+                turn = jnp.tensordot(ends[0], rows[0], 0) - jnp.tensordot(ends[1], rows[1], 0)
+                return x - rate.astype(x.dtype) * turn
+
+            return jax.tree.map(leaf, mine, a, b), now
+
+        turn = (steps % 2 == 0) if turns is None else jnp.asarray(at(turns, steps), bool)
+        moved_u, new_u = moved(u, v, smoothness[1], True)
+        moved_v, new_v = moved(v, u, smoothness[2], False)
+
+        def choose(use, new, old):
+            return jax.tree.map(lambda x, y: jnp.where(use, x, y), new, old)
+
+        u, v = choose(turn, moved_u, u), choose(turn, v, moved_v)
+        new_u, new_v = choose(turn, (new_u, smoothness[2]), (smoothness[1], new_v))
+        return u, v, moved_d, jnp.stack([new_d, new_u, new_v])
+
+    def fit_now(steps, u, v, d, smoothness, h, probe):
+        def fit(u, v, d, smoothness):
+            new = refit(steps, u, v, d, smoothness, h, probe)
+            fine = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(new)]).all()
+            return jax.tree.map(lambda x, y: jnp.where(fine, x, y), new, (u, v, d, smoothness))
+
+        return jax.lax.cond(_due(every, steps), fit, lambda *kept: kept, u, v, d, smoothness)
+
+    def whitened(u, v, d, x):
+        return _product(d, _plus(v, u, _plus(u, v, _product(d, x))))
+
+    def update(updates, state, params=None, **extra_args):
+        moment, inner = inside.update(updates, state.inner, params, **extra_args)
+        if not jax.tree.leaves(updates):
+            return moment, state._replace(inner=inner)
+        x = moment if fit_output else updates
+        h, probe, later = pair(x, state.key, params, extra_args)
+        d = state.d
+        if init_scale is None:
+            scale = _first_scale(h if newton else x, probe if newton else None, damping, whole=True)
+            d = jax.tree.map(lambda d: jnp.where(state.steps == 0, scale.astype(d.dtype), d), d)
+        kept = state.u, state.v, d, state.smoothness
+        new = automatic(fit_now, kept, state.steps, *kept, h, probe)
+        used = new if fit_first else kept
+        out = automatic(whitened, moment, *used[:3], moment)
+        steps = optax.safe_increment(state.steps)
+        return out, LowRankWhiteningState(steps, *new, later, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _inner(x: Tree, y: Tree, ranks: int) -> jax.Array:
+    """xᵀy summed over all leaves; the last axis of what has a rank stays."""
+
+    def one(x, y):
+        shared = min(x.ndim, y.ndim) - (ranks if x.ndim == y.ndim else 0)
+        axes = tuple(range(shared))
+        return jnp.tensordot(x, y, (axes, axes))
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(one, x, y))
+
+
+def _times(x: Tree, matrix: jax.Array) -> Tree:
+    return jax.tree.map(lambda leaf: leaf @ matrix.astype(leaf.dtype), x)
+
+
+def _scaled(x: Tree, by: jax.Array) -> Tree:
+    return jax.tree.map(lambda leaf: leaf * by.astype(leaf.dtype), x)
+
+
+def _product(x: Tree, y: Tree) -> Tree:
+    return jax.tree.map(jnp.multiply, x, y)
+
+
+def _quotient(x: Tree, y: Tree) -> Tree:
+    return jax.tree.map(jnp.divide, x, y)
+
+
+def _plus(u: Tree, v: Tree, x: Tree) -> Tree:
+    """(I + U·Vᵀ)·x."""
+    return _less(x, u, -_inner(v, x, 1))
+
+
+def _less(x: Tree, u: Tree, row: jax.Array) -> Tree:
+    """x − U·row."""
+    return jax.tree.map(lambda x, u: x - u @ row.astype(x.dtype), x, u)
+
+
+def _largest(x: Tree) -> jax.Array:
+    tops = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(x)]
+    return jnp.stack(tops).max()
+
+
 def _due(when: When, steps: jax.Array) -> jax.Array:
     if callable(when):
         return jnp.asarray(at(when, steps), bool)
     return (steps + 1) % when == 0
 
 
-def _first_scale(h: Tree, v: Tree | None, damping) -> jax.Array:
-    """(max over leaves of mean h⁴ + damping⁴)^(−1/8), times (mean v²)^(1/4), over any range."""
+def _first_scale(h: Tree, v: Tree | None, damping, *, whole: bool = False) -> jax.Array:
+    """(max over leaves of mean h⁴ + damping⁴)^(−1/8), times (mean v²)^(1/4), over any range.
+
+    With `whole` the mean is one over all leaves.
+    """
     leaves = [leaf for leaf in jax.tree.leaves(h) if leaf.size]
     if not leaves:
         return jnp.ones([], float)
@@ -269,7 +497,9 @@ def _first_scale(h: Tree, v: Tree | None, damping) -> jax.Array:
     size = jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]).max()
     size = jnp.maximum(size, jnp.asarray(damping, dtype))
     size = jnp.where(size == 0, 1, size)
-    fourth = jnp.stack([jnp.mean((leaf / size) ** 4) for leaf in leaves]).max()
+    fourths = jnp.stack([jnp.sum((leaf / size) ** 4) for leaf in leaves])
+    sizes = jnp.asarray([leaf.size for leaf in leaves], fourths.dtype)
+    fourth = fourths.sum() / sizes.sum() if whole else jnp.max(fourths / sizes)
     scale = (fourth + (damping / size) ** 4) ** (-1 / 8) / jnp.sqrt(size)
     if v is not None:
         probes = jax.tree.leaves(v)

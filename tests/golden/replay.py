@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -47,8 +48,25 @@ def load(name: str) -> Arrays:
 
 def laid_out(name: str) -> Arrays:
     """One configuration's recording in the layout that its rule wants: Flax's by default."""
-    arrays = load(name)
+    arrays = by_leaves(CONFIGURATIONS[name], load(name))
     return arrays if CONFIGURATIONS[name].get("layout") == "torch" else flax_layout(arrays)
+
+
+def by_leaves(configuration: dict, arrays: Arrays) -> Arrays:
+    """What is recorded of all leaves as one vector, {new kind: "kind/part"}, cut into leaves."""
+    shapes = [arrays["params0"][leaf].shape for leaf in configuration["leaves"]]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    for new, key in configuration.get("flat", {}).items():
+        kind, _, part = key.partition("/")
+        rows = arrays[kind][part]
+        axis = list(rows.shape).index(ends[-1])
+        arrays[new] = {
+            leaf: cut.reshape(*rows.shape[:axis], *shape, *rows.shape[axis + 1 :])
+            for leaf, cut, shape in zip(
+                configuration["leaves"], np.split(rows, ends[:-1], axis), shapes, strict=True
+            )
+        }
+    return arrays
 
 
 def flax_layout(arrays: Arrays) -> Arrays:
@@ -122,7 +140,7 @@ def transformation(node: dict, arrays: Arrays) -> optax.GradientTransformationEx
     rates = arrays.get("sched", {}).get("lr")
     schedule = None if rates is None else lambda count: jnp.asarray(rates, float)[count]
     values = {"sched/lr": schedule, "draws": lambda n: arrays["draws"][f"normal_32x{n}"]}
-    for kind in ("updated", "balance"):
+    for kind in ("updated", "balance", "update_U"):
         if kind in arrays:
             values[kind] = partial(_at_step, arrays[kind][""])
     return optax.with_extra_args_support(build(node, values))

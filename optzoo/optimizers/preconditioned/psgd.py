@@ -18,7 +18,14 @@ from optzoo.primitives.base import (
 )
 from optzoo.primitives.combine import gradient
 from optzoo.primitives.fitting import Bound, Fit
-from optzoo.primitives.whitening import Skew, When, clip_amplitude, running_mean, whiten
+from optzoo.primitives.whitening import (
+    Skew,
+    When,
+    clip_amplitude,
+    running_mean,
+    whiten,
+    whiten_low_rank,
+)
 from optzoo.registry import Trait, optimizer
 
 
@@ -27,6 +34,7 @@ def scale_by_psgd(
     *,
     momentum: Decay = 0.9,
     fit: Fit = "q0p5eq1p5",
+    rank: Size | None = None,
     fit_rate: Fraction = 0.1,
     fit_decay: Decay = 0.9,
     fit_first: bool = True,
@@ -44,9 +52,8 @@ def scale_by_psgd(
     axes: AxesLike = None,
 ) -> optax.GradientTransformation:
     """The direction of `psgd`; see there for the arguments."""
-    white = whiten(
-        gradient if is_zero(momentum) else running_mean(momentum),
-        fit=fit,
+    averaged = gradient if is_zero(momentum) else running_mean(momentum)
+    shared: dict[str, Any] = dict(
         fit_rate=fit_rate,
         fit_decay=fit_decay,
         fit_first=fit_first,
@@ -55,14 +62,24 @@ def scale_by_psgd(
         damping=damping,
         init_scale=init_scale,
         every=every,
-        balance_every=balance_every,
-        max_size=max_size,
-        max_skew=max_skew,
-        bound=bound,
         key=key,
-        axes=axes,
     )
-    return white if clip is None else optax.chain(white, clip_amplitude(*clip))
+    if rank is None:
+        white = whiten(
+            averaged,
+            fit=fit,
+            balance_every=balance_every,
+            max_size=max_size,
+            max_skew=max_skew,
+            bound=bound,
+            axes=axes,
+            **shared,
+        )
+    else:
+        white = whiten_low_rank(averaged, rank, **shared)
+    if clip is None:
+        return white
+    return optax.chain(white, clip_amplitude(*clip, whole=rank is not None))
 
 
 @optimizer(
@@ -79,6 +96,7 @@ def psgd(
     *,
     momentum: Decay = 0.9,
     fit: Fit = "q0p5eq1p5",
+    rank: Size | None = None,
     fit_rate: Fraction = 0.1,
     fit_decay: Decay = 0.9,
     fit_first: bool = True,
@@ -124,6 +142,9 @@ def psgd(
       momentum: decay of m, in [0, 1).
       fit: where E stands: "q0p5eq1p5" as above; "qeq", "qep" and "quad", which need no turning;
         "eq", triangular factors as in the first papers; "pro4p" and "quad4p", which fit P itself.
+      rank: one P for all leaves together instead, diagonal but for this rank; fit, balance_every,
+        max_size, max_skew, bound and axes mean nothing then, and key is that of the probes. None
+        for factors of each leaf.
       fit_rate: length of a step of the fit, in [0, 1].
       fit_decay: how slowly L forgets, in [0, 1).
       fit_first: fit to the gradient before P is used; False: afterwards, which is unbiased.
@@ -154,13 +175,15 @@ def psgd(
 
     References:
       Pooladzandi and Li 2024, arXiv 2402.04553; Li 2015, arXiv 1512.04202; Li 2024, arXiv
-      2402.11858. Official code lixilinx/psgd_torch, KronWhiten, whose default momentum is 0, and
-      KronNewton: newton=True, clip=None. It draws noise, and balances and skips fits at random:
-      here counts say when, and norms are found without draws, as in the code when all draws are 0.
+      2402.11858. Official code lixilinx/psgd_torch, KronWhiten, whose default momentum is 0,
+      KronNewton: newton=True, clip=None; LRAWhiten: rank=10. It draws noise, and balances and skips
+      fits at random: here counts say when, U and V of the low rank take turns, and norms are found
+      without draws, as in the code when all draws are 0.
     """
     direction = scale_by_psgd(
         momentum=momentum,
         fit=fit,
+        rank=rank,
         fit_rate=fit_rate,
         fit_decay=fit_decay,
         fit_first=fit_first,
