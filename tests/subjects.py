@@ -109,6 +109,7 @@ PARTS = {
     "radial_decay": primitives.add,
     "rate": primitives.multiply,
     "rms": primitives.divide,
+    "rss": primitives.divide,
     "unit_rms": primitives.divide,
 }
 

@@ -177,6 +177,12 @@ def cast_like(tree: Tree, target: Tree) -> Tree:
     return jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), tree, target)
 
 
+def common_dtype(tree: Tree) -> Any:
+    """The dtype that the numbers of all leaves fit in; float32 for a tree without any."""
+    leaves = jax.tree.leaves(tree)
+    return jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.float32
+
+
 def same_structure(tree: Tree, other: Tree) -> bool:
     """Whether two trees have the same nodes and leaves."""
     return operator.eq(jax.tree.structure(tree), jax.tree.structure(other))

@@ -17,6 +17,7 @@ from optzoo.primitives.base import (
     Size,
     Tree,
     at,
+    common_dtype,
     real,
     require,
     require_params,
@@ -290,7 +291,7 @@ class LowRankWhiteningState(NamedTuple):
     u: Tree
     v: Tree
     d: Tree
-    smoothness: jax.Array
+    smoothness: tuple[jax.Array, jax.Array, jax.Array]
     key: Any
     inner: optax.OptState
 
@@ -351,7 +352,8 @@ def whiten_low_rank(
 
         scale = 1.0 if init_scale is None else init_scale
         d = jax.tree.map(lambda p: jnp.full_like(p, scale), params)
-        smoothness = jnp.zeros(3, jnp.result_type(float))
+        first, *others = (jnp.zeros([], common_dtype(params)) for _ in range(3))
+        smoothness = (first, others[0], others[1])
         return LowRankWhiteningState(
             jnp.zeros([], jnp.int32), drawn(key_u), drawn(key_v), d, smoothness, later,
             inside.init(params),
@@ -404,7 +406,7 @@ def whiten_low_rank(
 
         u, v = choose(turn, moved_u, u), choose(turn, v, moved_v)
         new_u, new_v = choose(turn, (new_u, smoothness[2]), (smoothness[1], new_v))
-        return u, v, moved_d, jnp.stack([new_d, new_u, new_v])
+        return u, v, moved_d, (new_d, new_u, new_v)
 
     def fit_now(steps, u, v, d, smoothness, h, probe):
         def fit(u, v, d, smoothness):

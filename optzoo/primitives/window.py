@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.base import Positive, Size, Tree, checked, transformation
+from optzoo.primitives.base import Positive, Size, Tree, checked, common_dtype, transformation
 from optzoo.primitives.stacks import automatic
 
 Weights = Callable[[jax.Array, jax.Array], jax.Array]
@@ -48,7 +48,7 @@ def gradient_window(size: Size, weights: Weights) -> optax.GradientTransformatio
             lambda p: jnp.broadcast_to(jnp.zeros_like(p)[None], (size, *p.shape)) + 0, params
         )
         return WindowState(
-            jnp.zeros([], jnp.int32), window, jnp.zeros((size, size), _dtype(params))
+            jnp.zeros([], jnp.int32), window, jnp.zeros((size, size), common_dtype(params))
         )
 
     def combined(steps, window, products, updates):
@@ -74,11 +74,6 @@ def gradient_window(size: Size, weights: Weights) -> optax.GradientTransformatio
         return out, WindowState(steps, window, products)
 
     return optax.GradientTransformation(init, update)
-
-
-def _dtype(params: Tree):
-    leaves = jax.tree.leaves(params)
-    return jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.float32
 
 
 @checked
