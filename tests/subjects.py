@@ -144,7 +144,11 @@ def wrapper_subject(name: str, base: str) -> Subject:
     # A wrapper that does not need the parameters itself may pass them to a base that does.
     needed = traits(entry).needs_params or None
     claimed = replace(
-        traits(entry), needs_params=needed, stochastic=stochastic, shape_dependent=None
+        traits(entry),
+        needs_params=needed,
+        stochastic=stochastic,
+        shape_dependent=None,
+        static=tuple(name for name in static(entry.factory) if name in numbers),
     )
     return Subject(
         factory,

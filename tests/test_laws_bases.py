@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from asking import ahead
 from hypothesis import given
 from laws import close, law, runner, same, seeds
 
@@ -50,6 +51,22 @@ def test_a_linear_rule_does_not_see_the_basis(seed):
         want = runner(rule)(params, jax.tree.map(lambda g: g[1:], grads))[0]["w"]
         assert not np.any(updates[0])
         close(updates[1:], want, rtol=1e-9, atol=1e-12)
+
+
+def test_functions_of_parameters_are_seen_from_the_basis():
+    with jax.enable_x64(True):
+        params, grads = {"w": normal(0, 3, 4)}, {"w": normal(1, 3, 4)}
+
+        def value_fn(params):
+            return jnp.sum(params["w"] ** 4)
+
+        def last(tx):
+            state = tx.init(params)
+            for _ in range(2):
+                updates, state = tx.update(grads, state, params, value_fn=value_fn)
+            return updates
+
+        close(last(optzoo.in_basis(ahead(0.1))), last(ahead(0.1)), rtol=1e-9)
 
 
 def test_a_second_moment_is_put_in_order_and_no_more():

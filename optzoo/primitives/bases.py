@@ -4,7 +4,8 @@ The wrapped rule sees a leaf's numbers along directions in which they are hardly
 Look here for element-wise rules on matrices, whose single numbers mean little by themselves.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,8 @@ def in_basis(
       decay. Not around rules that look at matrices themselves.
 
     Args:
-      tx: the rule. It is tried out once in `init`, on leaves of one number.
+      tx: the rule. It is tried out once in `init`, on leaves of one number. What `update` gets
+        beyond gradients and parameters is turned, too: functions of parameters, other gradients.
       decay: of the averages Gᵢ, in [0, 1).
       every: steps in a period, from one basis to the next.
       max_size: an axis longer than this keeps its identity: one side of an embedding, say.
@@ -218,8 +220,9 @@ def in_basis(
     def update(updates, state, params=None, **extra_args):
         first = state.steps == 0
         seen = None if params is None else turned(params, state.basis, back=False)
+        extra = _seen_from(extra_args, lambda tree, back: turned(tree, state.basis, back=back))
         out, inner = inside.update(
-            turned(updates, state.basis, back=False), state.inner, seen, **extra_args
+            turned(updates, state.basis, back=False), state.inner, seen, **extra
         )
         out = turned(out, state.basis, back=True)
         out = jax.tree.map(lambda u: jnp.where(first, jnp.zeros_like(u), u), out)
@@ -234,6 +237,18 @@ def in_basis(
         return out, BasisState(steps, factors, basis, state.turns, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _seen_from(extra_args: dict[str, Any], turn: Callable[[Tree, bool], Tree]) -> dict[str, Any]:
+    """The extra arguments of `update` for who sees parameters in the basis."""
+    seen = dict(extra_args)
+    for name in {"value_fn", "outputs_fn"} & seen.keys():
+        seen[name] = lambda params, fn=seen[name]: fn(turn(params, True))
+    if "grad" in seen:
+        seen["grad"] = turn(seen["grad"], False)
+    if "gradients" in seen:
+        seen["gradients"] = jax.vmap(lambda tree: turn(tree, False))(seen["gradients"])
+    return seen
 
 
 def _eigenvectors(g: jax.Array) -> jax.Array:
@@ -300,10 +315,18 @@ def _owners(inner: optax.OptState, params: Tree) -> list[int | None]:
 
 
 def _turning(tx: optax.GradientTransformationExtraArgs, params: Tree) -> Tree:
-    """For each array of tx's state whether it changes with the gradient's sign."""
+    """For each array of tx's state whether it changes with the gradient's sign.
+
+    What cannot be tried out, because it asks for more than gradients, is taken to change.
+    """
     one = jax.tree.map(lambda leaf: jnp.ones([1] * leaf.ndim, leaf.dtype), params)
     start = tx.init(one)
-    (_, up), (_, down) = (tx.update(optax.tree.scale(sign, one), start, one) for sign in (1, -1))
+    try:
+        (_, up), (_, down) = (
+            tx.update(optax.tree.scale(sign, one), start, one) for sign in (1, -1)
+        )
+    except ValueError:
+        return jax.tree.map(lambda _: jnp.ones([], bool), start)
 
     def differs(x, y):
         return jnp.any(x != y) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.zeros([], bool)

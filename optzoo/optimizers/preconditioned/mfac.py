@@ -21,7 +21,7 @@ from optzoo.registry import Trait, optimizer
 def scale_by_mfac(
     *,
     window: Size = 1024,
-    damping: Positive = 1e-5,
+    damping: Positive = 1e-2,
     momentum: Decay = 0.0,
     mu_dtype: DType = None,
 ) -> optax.GradientTransformation:
@@ -45,7 +45,7 @@ def mfac(
     learning_rate: LearningRate = 1e-3,
     *,
     window: Size = 1024,
-    damping: Positive = 1e-5,
+    damping: Positive = 1e-2,
     momentum: Decay = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
@@ -69,8 +69,8 @@ def mfac(
       that fill the memory once.
 
     Tuning:
-      The first steps are nearly g/damping, 100000 times the gradient by default: warm up, or raise
-      damping. The authors train with a learning rate of 0.005 and a momentum of 0.9.
+      The first steps are nearly g/damping: with the code's damping, 1e-5, they need a warm-up. The
+      authors train with a learning rate of 0.005 and a momentum of 0.9.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
@@ -88,9 +88,9 @@ def mfac(
       ValueError: for an argument out of range.
 
     References:
-      Frantar, Kurtic and Alistarh 2021, arXiv 2107.03356; official code IST-DASLab/M-FAC. Its
-      recursion loses digits where gradients are large beside damping; here a system of the
-      window's size is solved. A gradient whose square is not finite is skipped.
+      Frantar, Kurtic and Alistarh 2021, arXiv 2107.03356; official code IST-DASLab/M-FAC, whose
+      default damping is 1e-5. Its recursion loses digits where gradients are large beside damping;
+      here a system of the window's size is solved. A gradient whose square is not finite is skipped.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask),
