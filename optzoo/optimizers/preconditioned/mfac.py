@@ -90,7 +90,7 @@ def mfac(
     References:
       Frantar, Kurtic and Alistarh 2021, arXiv 2107.03356; official code IST-DASLab/M-FAC, whose
       default damping is 1e-5. Its recursion loses digits where gradients are large beside damping;
-      here a system of the window's size is solved. A gradient whose square is not finite is skipped.
+      here a system of the window's size is solved. A gradient of infinite square is skipped.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask),
