@@ -23,7 +23,7 @@ from optzoo.primitives.kronecker import (
     second_moment,
     unit_size,
 )
-from optzoo.primitives.stacks import automatic, map_equal
+from optzoo.primitives.stacks import after, automatic, map_equal
 from optzoo.registry import Trait, wrapper
 
 
@@ -179,6 +179,7 @@ def in_basis(
         names = by_path(updates)
         grams = [factors[name] for name in names]
         bases = [[[*axes] for axes in basis[name]] for name in names]
+        new: list[jax.Array] = []
         for shift, places in renewal_shifts(grams, every if stagger else 1).items():
             touched = {leaf for leaf, _, _ in places}
             mine = [number for number, owner in enumerate(owners) if owner in touched]
@@ -203,7 +204,7 @@ def in_basis(
             new, moments = jax.lax.switch(
                 jnp.where(steps == 0, 1, later),
                 [unchanged, found, followed],
-                [grams[leaf][block][axis] for leaf, block, axis in places],
+                after(new, [grams[leaf][block][axis] for leaf, block, axis in places]),
                 [bases[leaf][block][axis] for leaf, block, axis in places],
                 [held[number] for number in mine],
                 [flags[number] for number in mine],

@@ -18,7 +18,7 @@ from optzoo.primitives.kronecker import (
     unit_size,
 )
 from optzoo.primitives.powers import Power, eigen_power
-from optzoo.primitives.stacks import automatic, map_equal
+from optzoo.primitives.stacks import after, automatic, map_equal
 
 
 class FactorState(NamedTuple):
@@ -116,6 +116,7 @@ def kronecker_roots(
         grams = [factors[name] for name in names]
         bases = [[[*axes] for axes in roots[name]] for name in names]
         correction = 1 - decay ** real(steps) if debias and decay is not None else None
+        new: list[jax.Array] = []
         for shift, places in renewal_shifts(grams, every if stagger else 1).items():
 
             def made(matrices, old, places=places):
@@ -126,7 +127,10 @@ def kronecker_roots(
                 due,
                 made,
                 lambda matrices, old: old,
-                [_corrected(grams[leaf][b][axis], correction) for leaf, b, axis in places],
+                after(
+                    new,
+                    [_corrected(grams[leaf][b][axis], correction) for leaf, b, axis in places],
+                ),
                 [bases[leaf][b][axis] for leaf, b, axis in places],
             )
             for (leaf, block, axis), root in zip(places, new, strict=True):

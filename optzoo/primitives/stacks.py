@@ -81,7 +81,8 @@ def map_equal(
     Args:
       fn: a function of trees of arrays, written for one part without the leading axis.
       parts: tuples of trees; a leading axis of every array counts independent parts.
-      spread: under a mesh, each device takes its share of whole parts, as in `map_stacks`.
+      spread: for LAPACK's decompositions: under a mesh, each device takes its share of whole parts,
+        as in `map_stacks`, and one shape waits for the other.
 
     Returns:
       The results in the order of the parts.
@@ -93,18 +94,39 @@ def map_equal(
         kinds = tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)
         groups[structure, kinds].append((place, leaves))
     results: list[Tree] = [None] * len(parts)
+    made: Tree = ()
     for (structure, _), members in groups.items():
 
         def together(*stacks, structure=structure):
             return jax.vmap(fn)(*structure.unflatten(stacks))
 
         joined = [_joined(stacks) for stacks in zip(*(m for _, m in members), strict=True)]
+        if spread:
+            joined = after(made, joined)
         made = _spread(together, joined, devices) if devices else together(*joined)
         end = 0
         for place, leaves in members:
             start, end = end, end + len(leaves[0])
             results[place] = _sliced(made, start, end, single=len(members) == 1)
     return results
+
+
+def after(previous: Tree, arrays: list[jax.Array]) -> list[jax.Array]:
+    """The arrays unchanged, but not before an array of `previous` is there.
+
+    Batches of LAPACK's decompositions that run at the same time can lock up XLA's threads on CPUs.
+    """
+    first = next((leaf for leaf in jax.tree.leaves(previous) if leaf.size and is_float(leaf)), None)
+    if first is None:
+        return arrays
+    # Never true of what LAPACK returns, which the compiler cannot know.
+    late = first.reshape(-1)[0] > jnp.finfo(first.dtype).max
+    return [x + jnp.where(late, 1, 0).astype(x.dtype) for x in arrays]
+
+
+def is_float(x: jax.Array) -> bool:
+    """Whether an array holds real floating-point numbers."""
+    return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _joined(stacks: Sequence[jax.Array]) -> jax.Array:

@@ -202,7 +202,7 @@ def replay(
         def recorded(kind, kept):
             def matrix(path, old):
                 leaf, _, axis = path
-                return jnp.asarray(arrays[kind][f"{leaf.key}/{axis.idx}"][None], old.dtype)
+                return jnp.asarray(arrays[f"{kind}/{leaf.key}"][str(axis.idx)][None], old.dtype)
 
             return jax.tree_util.tree_map_with_path(matrix, kept)
 
