@@ -66,8 +66,9 @@ def measure(replay: ModuleType, record: ModuleType) -> dict[str, Deviations]:
             return max(float(part[-1]) for part in parts.values())
 
         def jax_params(library, call, flax=flax, configuration=configuration):
-            start = configuration.get("start_state") if library == "optzoo" else None
-            return replay.replay(call, flax, "float64", start_state=start)[0]
+            ours = ("start_state", "after_first", "extra") if library == "optzoo" else ()
+            given = {key: configuration.get(key) for key in ours}
+            return replay.replay(call, flax, "float64", **given)[0]
 
         calls = {"optzoo": configuration["optzoo"], **PEERS["configurations"].get(name, {})}
         table[name] = {

@@ -10,12 +10,14 @@ from optzoo.optimizers.filtered import *
 from optzoo.optimizers.layerwise import *
 from optzoo.optimizers.matrix import *
 from optzoo.optimizers.parameter_free import *
+from optzoo.optimizers.preconditioned import *
 from optzoo.optimizers.stable import *
 from optzoo.primitives.averaged import (
     lookahead as lookahead,
     polynomial_average as polynomial_average,
 )
 from optzoo.primitives.axes import Axes as Axes, torch_axes as torch_axes
+from optzoo.primitives.bases import in_basis as in_basis
 from optzoo.primitives.combine import (
     gradient as gradient,
     merge as merge,

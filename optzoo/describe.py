@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.tree_util import GetAttrKey, tree_leaves_with_path
+from jax.tree_util import DictKey, GetAttrKey, tree_leaves_with_path
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Tree
+from optzoo.primitives.evidence import path_name
 from optzoo.primitives.labels import Route, Selection, routes
 
 
@@ -78,6 +79,8 @@ def _holdings(tx: optax.GradientTransformation, params: Tree, found: list[Route]
     """
     paths = [path for path, _ in tree_leaves_with_path(params)]
     held = {path: _Held() for path in paths}
+    # What keeps several arrays of a leaf has them under its path, as a name.
+    named = {DictKey(path_name(path)): path for path in paths}
     split = {
         path
         for path, route in zip(paths, found, strict=True)
@@ -88,6 +91,7 @@ def _holdings(tx: optax.GradientTransformation, params: Tree, found: list[Route]
         label = {str(key.key) for field, key in pairwise(path) if field == _PARTITION}
         labels |= label
         owner = next((path[start:] for start in range(len(path)) if path[start:] in held), ())
+        owner = owner or next((named[key] for key in path if key in named), ())
         owner = owner or next(
             (path[start:-1] for start in range(len(path)) if path[start:-1] in split), ()
         )

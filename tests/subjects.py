@@ -111,6 +111,7 @@ PARTS = {
     "rate": primitives.multiply,
     "relative_rate": primitives.multiply,
     "rms": primitives.divide,
+    "rss": primitives.divide,
     "unit_rms": primitives.divide,
 }
 
@@ -142,13 +143,14 @@ def wrapper_subject(name: str, base: str) -> Subject:
     vars(factory)["__signature__"] = inspect.Signature([rate, *own])
     # What is random in half precision alone is not in the kit's float32.
     stochastic = None if Trait.RANDOM in entry.traits else False
-    claimed = traits(entry)
-    # What a wrapper does without, its inside may need.
+    # A wrapper that does not need the parameters itself may pass them to a base that does.
+    needed = traits(entry).needs_params or None
     claimed = replace(
-        claimed,
-        needs_params=claimed.needs_params or None,
+        traits(entry),
+        needs_params=needed,
         stochastic=stochastic,
         shape_dependent=None,
+        static=tuple(name for name in static(entry.factory) if name in numbers),
     )
     return Subject(
         factory,

@@ -13,6 +13,7 @@ from golden.replay import (
     deviation,
     flax_layout,
     in_torch_layout,
+    laid_out,
     load,
     outputs,
     replay,
@@ -28,7 +29,7 @@ MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_trajectory_is_the_recorded_one(name, dtype):
     configuration = CONFIGURATIONS[name]
-    arrays = flax_layout(load(name))
+    arrays = laid_out(name)
     kind = configuration.get("evaluation")
     params, evaluated = replay(
         configuration["optzoo"],
@@ -36,6 +37,8 @@ def test_trajectory_is_the_recorded_one(name, dtype):
         dtype,
         optzoo.eval_params if kind else None,
         configuration.get("start_state"),
+        configuration.get("after_first"),
+        configuration.get("extra"),
     )
     tolerance = INDEX["tolerance"][dtype] | configuration.get(dtype, {})
     different = configuration.get("deviates", {"leaves": ()})

@@ -22,6 +22,7 @@ LEVELS = {
     "combine": 1,
     "axes": 2,
     "blocks": 3,
+    "kronecker": 3,
     "leafwise": 3,
     "norms": 3,
     "evaluation": 3,
@@ -29,9 +30,11 @@ LEVELS = {
     "polynomials": 3,
     "stacks": 3,
     "decay": 4,
+    "fitting": 4,
     "labels": 4,
     "moments": 4,
     "orthogonal": 4,
+    "powers": 4,
     "roots": 4,
 }
 # The rooms of the comparison, in the order in which its data passes through them.

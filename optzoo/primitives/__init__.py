@@ -18,6 +18,7 @@ from optzoo.primitives.base import (
     transformation as transformation,
     widened as widened,
 )
+from optzoo.primitives.bases import in_basis as in_basis
 from optzoo.primitives.blocks import in_blocks as in_blocks
 from optzoo.primitives.combine import (
     add as add,
@@ -34,6 +35,7 @@ from optzoo.primitives.decay import (
     add_decayed_weights as add_decayed_weights,
     cautious_decay as cautious_decay,
     decay_after_step as decay_after_step,
+    decay_moved as decay_moved,
     pull_norms as pull_norms,
     rated_decay as rated_decay,
     stable_decay as stable_decay,
@@ -54,7 +56,9 @@ from optzoo.primitives.directions import (
 from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.dynamics import inertial_newton as inertial_newton
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
+from optzoo.primitives.fitting import fit_hessian as fit_hessian, norm_bound as norm_bound
 from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
+from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
     linear_mask as linear_mask,
@@ -69,6 +73,7 @@ from optzoo.primitives.moments import (
     momentum as momentum,
     positive_negative_momentum as positive_negative_momentum,
     rms as rms,
+    rss as rss,
     second_moment as second_moment,
     unit_rms as unit_rms,
 )
@@ -83,6 +88,11 @@ from optzoo.primitives.polynomials import (
     KELLER_JORDAN as KELLER_JORDAN,
     MODULA as MODULA,
     polar_express as polar_express,
+)
+from optzoo.primitives.powers import (
+    eigen_power as eigen_power,
+    newton_power as newton_power,
+    power_largest as power_largest,
 )
 from optzoo.primitives.precision import (
     master_weights as master_weights,
@@ -119,5 +129,15 @@ from optzoo.primitives.stepsizes import (
     norm_adagrad_step as norm_adagrad_step,
     rate as rate,
     relative_rate as relative_rate,
+)
+from optzoo.primitives.whitening import (
+    clip_amplitude as clip_amplitude,
+    running_mean as running_mean,
+    whiten as whiten,
+    whiten_low_rank as whiten_low_rank,
+)
+from optzoo.primitives.window import (
+    gradient_window as gradient_window,
+    inverse_fisher as inverse_fisher,
 )
 from optzoo.primitives.windows import window_mean as window_mean

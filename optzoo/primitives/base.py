@@ -64,6 +64,8 @@ NonNegative = Annotated[jax.typing.ArrayLike, Range("[0, inf)")]
 NonNegativeOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)", schedule=True)]
 Positive = Annotated[jax.typing.ArrayLike, Range("(0, inf)")]
 Count = Annotated[jax.typing.ArrayLike, Range("[1, inf)")]
+Size = Annotated[int, Range("[1, inf)")]
+"""A count that chooses the program, and so cannot be traced."""
 
 
 def at(value: jax.typing.ArrayLike | Schedule, count: jax.Array) -> jax.typing.ArrayLike:
@@ -204,6 +206,12 @@ def real_dtype(leaf: jax.typing.ArrayLike) -> Any:
     """The dtype of a leaf's absolute values."""
     dtype = jnp.result_type(leaf)
     return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.inexact) else dtype
+
+
+def common_dtype(tree: Tree) -> Any:
+    """The dtype that the numbers of all leaves fit in; float32 for a tree without any."""
+    leaves = jax.tree.leaves(tree)
+    return jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.float32
 
 
 def same_structure(tree: Tree, other: Tree) -> bool:

@@ -1,5 +1,7 @@
 """Pulling weights back: weight decay, and decays that need to know more."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,6 +11,7 @@ from optzoo.primitives.base import (
     LearningRate,
     Mask,
     NonNegative,
+    Range,
     Tree,
     at,
     is_zero,
@@ -162,6 +165,47 @@ def pull_norms(
         return p * (first * (1 - jnp.asarray(2 * strength, p.dtype) * pull))
 
     return map_with_axes(pulled, axes, params)
+
+
+@transformation
+def decay_moved(
+    weight_decay: NonNegative,
+    learning_rate: LearningRate = 1.0,
+    mask: Mask = None,
+    *,
+    start: Annotated[jax.typing.ArrayLike, Range("[0, inf)")] = 0,
+) -> optax.GradientTransformation:
+    """Decays the weights after the step has moved them, not before; it comes last in a chain.
+
+    Rule:
+      u ← u − learning_rate·weight_decay·(p + u), from step `start` on, counted from 0
+
+    Args:
+      weight_decay: the decay; the plain number 0 costs nothing.
+      learning_rate: a number, or a schedule of the number of finished steps.
+      mask: which leaves to decay: a tree of booleans, or a function that makes one.
+      start: how many steps go by without a decay.
+
+    Returns:
+      A transformation whose state is the step count. It needs the parameters in `update`.
+
+    Raises:
+      ValueError: for an argument out of range, or without parameters.
+    """
+
+    def update(updates, count, params=None):
+        require_params(params, "weight decay")
+        strength = at(learning_rate, count) * jnp.where(count < start, 0, 1) * weight_decay
+
+        def decayed(u, p):
+            return u - jnp.asarray(strength, u.dtype) * (p + u)
+
+        if not is_zero(weight_decay):
+            updates = jax.tree.map(decayed, updates, params)
+        return updates, optax.safe_increment(count)
+
+    tx = optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
+    return tx if mask is None else optax.masked(tx, mask)
 
 
 @transformation

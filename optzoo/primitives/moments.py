@@ -66,7 +66,7 @@ def ema(
     *,
     debias: bool = True,
     nesterov: bool = False,
-    start: Tree | Callable[[Tree], Tree] | Literal["first"] | None = None,
+    start: Tree | Callable[[Tree], Tree] | None = None,
     dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The exponential moving average of the gradient (Adam's first moment).
@@ -136,11 +136,12 @@ def ema(
 
 
 @transformation
-def debias(decay: Decay) -> optax.GradientTransformation:
+def debias(decay: Decay, ahead: int = 0) -> optax.GradientTransformation:
     """Divides by 1 − decay^t: the correction of an average that started at zero.
 
     Args:
       decay: of the average, in [0, 1).
+      ahead: steps to add to t, for an average that looks ahead.
 
     Returns:
       A transformation whose state is the step count.
@@ -152,7 +153,7 @@ def debias(decay: Decay) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         del params
         count = optax.safe_increment(state)
-        return optax.tree.bias_correction(updates, decay, real(count)), count
+        return optax.tree.bias_correction(updates, decay, real(count) + ahead), count
 
     return optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
 
@@ -247,6 +248,32 @@ def rms(
         return out, SecondMomentState(count, _stored(moment, dtype), _stored(maximum, dtype))
 
     return optax.GradientTransformation(init, update)
+
+
+@transformation
+def rss(eps: NonNegative = 1e-10) -> optax.GradientTransformation:
+    """The root of the sum of the gradient's squares, made a divisor by eps (AdaGrad's denominator).
+
+    Rule:
+      v ← v + |g|²;   returns √v + eps
+
+    Args:
+      eps: added to the root.
+
+    Returns:
+      A transformation with `MomentState` whose output is the divisor, not an update.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        total = jax.tree.map(lambda g, v: v + abs_sq(g), updates, state.moment)
+        out = jax.tree.map(lambda v: jnp.sqrt(v) + eps, total)
+        return out, MomentState(optax.safe_increment(state.steps), total)
+
+    return optax.GradientTransformation(lambda params: _start(params, None), update)
 
 
 def adam(

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -51,13 +51,90 @@ def update_stacks(
     Returns:
       The new trees and the new states.
     """
-    if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
-        return _update_stacks(fn, axes, trees, states)
-    shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, (trees, states))
-    automatic = jax.sharding.auto_axes(
-        lambda trees, states: _update_stacks(fn, axes, trees, states), out_sharding=shardings
+    return automatic(
+        lambda trees, states: _update_stacks(fn, axes, trees, states),
+        (trees, states),
+        trees,
+        states,
     )
-    return automatic(trees, states)
+
+
+def automatic(fn: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
+    """fn(*args), whose explicit mesh axes become automatic inside.
+
+    Args:
+      fn: returns a tree of the structure and shapes of `like`.
+      like: what the results are sharded like.
+      *args: trees of arrays.
+    """
+    if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+        return fn(*args)
+    shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, like)
+    return jax.sharding.auto_axes(fn, out_sharding=shardings)(*args)
+
+
+def map_equal(
+    fn: Callable[..., Tree], parts: Sequence[tuple[Tree, ...]], *, spread: bool = False
+) -> list[Tree]:
+    """fn(*part) for every part, called once for all that are equally shaped.
+
+    Args:
+      fn: a function of trees of arrays, written for one part without the leading axis.
+      parts: tuples of trees; a leading axis of every array counts independent parts.
+      spread: for LAPACK's decompositions: under a mesh, each device takes its share of whole parts,
+        as in `map_stacks`, and one shape waits for the other.
+
+    Returns:
+      The results in the order of the parts.
+    """
+    devices = _devices() if spread else {}
+    groups = defaultdict(list)
+    for place, part in enumerate(parts):
+        leaves, structure = jax.tree.flatten(part)
+        kinds = tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)
+        groups[structure, kinds].append((place, leaves))
+    results: list[Tree] = [None] * len(parts)
+    made: Tree = ()
+    for (structure, _), members in groups.items():
+
+        def together(*stacks, structure=structure):
+            return jax.vmap(fn)(*structure.unflatten(stacks))
+
+        joined = [_joined(stacks) for stacks in zip(*(m for _, m in members), strict=True)]
+        if spread:
+            joined = after(made, joined)
+        made = _spread(together, joined, devices) if devices else together(*joined)
+        end = 0
+        for place, leaves in members:
+            start, end = end, end + len(leaves[0])
+            results[place] = _sliced(made, start, end, single=len(members) == 1)
+    return results
+
+
+def after(previous: Tree, arrays: list[jax.Array]) -> list[jax.Array]:
+    """The arrays unchanged, but not before an array of `previous` is there.
+
+    Batches of LAPACK's decompositions that run at the same time can lock up XLA's threads on CPUs.
+    """
+    first = next((leaf for leaf in jax.tree.leaves(previous) if leaf.size and is_float(leaf)), None)
+    if first is None:
+        return arrays
+    # Never true of what LAPACK returns, which the compiler cannot know.
+    late = first.reshape(-1)[0] > jnp.finfo(first.dtype).max
+    return [x + jnp.where(late, 1, 0).astype(x.dtype) for x in arrays]
+
+
+def is_float(x: jax.Array) -> bool:
+    """Whether an array holds real floating-point numbers."""
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _joined(stacks: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate(stacks) if len(stacks) > 1 else stacks[0]
+
+
+def _sliced(tree: Tree, start: int, end: int, *, single: bool) -> Tree:
+    return tree if single else jax.tree.map(lambda stack: stack[start:end], tree)
 
 
 def matrix_state(
@@ -83,14 +160,18 @@ def matrix_state(
     return map_with_axes(zeros, axes, params)
 
 
-def _update_stacks(fn, axes: AxesLike, trees, states):
+def _devices() -> dict[str, int]:
     mesh = jax.sharding.get_abstract_mesh()
     # The last mesh axis is the inner one where several shard a dimension: it has to leave first.
-    devices = {
+    return {
         name: mesh.shape[name]
         for name, kind in zip(mesh.axis_names[::-1], mesh.axis_types[::-1], strict=True)
         if kind == AxisType.Auto and mesh.shape[name] > 1
     }
+
+
+def _update_stacks(fn, axes: AxesLike, trees, states):
+    devices = _devices()
     flat, structures = zip(*map(jax.tree.flatten, (*trees, *states)), strict=True)
     specs: list[Axes | None] = []
     map_with_axes(lambda spec, leaf: specs.append(spec), axes, trees[0])
