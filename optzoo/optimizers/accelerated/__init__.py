@@ -1,0 +1,10 @@
+"""Momentum and its relatives: one direction from many gradients, the same rate for every entry.
+
+The members keep one or two numbers a weight and differ in how past gradients are weighed.
+Look here where SGD trains well and a second moment would be wasted.
+"""
+
+from optzoo.optimizers.accelerated.nag_gs import (
+    nag_gs as nag_gs,
+    scale_by_nag_gs as scale_by_nag_gs,
+)
