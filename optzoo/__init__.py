@@ -2,6 +2,7 @@
 
 from optzoo.compose import build as build
 from optzoo.describe import describe as describe
+from optzoo.optimizers.accelerated import *
 from optzoo.optimizers.adaptive import *
 from optzoo.optimizers.assembled import *
 from optzoo.optimizers.averaged import *
