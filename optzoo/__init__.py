@@ -6,6 +6,7 @@ from optzoo.optimizers.accelerated import *
 from optzoo.optimizers.adaptive import *
 from optzoo.optimizers.assembled import *
 from optzoo.optimizers.averaged import *
+from optzoo.optimizers.filtered import *
 from optzoo.optimizers.layerwise import *
 from optzoo.optimizers.matrix import *
 from optzoo.optimizers.parameter_free import *

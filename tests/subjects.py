@@ -118,6 +118,9 @@ def wrapper_subject(name: str, base: str) -> Subject:
     # What is random in half precision alone is not in the kit's float32.
     stochastic = None if Trait.RANDOM in entry.traits else False
     claimed = replace(traits(entry), stochastic=stochastic, shape_dependent=None)
+    if not claimed.needs_params:
+        # The rule inside may.
+        claimed = replace(claimed, needs_params=None)
     return Subject(
         factory,
         traits=claimed,

@@ -30,11 +30,13 @@ from optzoo.primitives.combine import (
 from optzoo.primitives.decay import pull_norms as pull_norms, stable_decay as stable_decay
 from optzoo.primitives.directions import (
     adaptive_clip as adaptive_clip,
+    agree as agree,
     centralize as centralize,
     friction as friction,
     normalize as normalize,
     project_radial as project_radial,
     radial_decay as radial_decay,
+    remove_parallel as remove_parallel,
     take_sign as take_sign,
 )
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params

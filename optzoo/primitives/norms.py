@@ -39,6 +39,13 @@ def layer_energy(spec: Axes | None, x: jax.Array) -> jax.Array:
     return jnp.sum(abs_sq(x), axis=summed, keepdims=bool(batch))
 
 
+def layer_peak(spec: Axes | None, x: jax.Array) -> jax.Array:
+    """The largest |x| of a layer, shaped like `layer_energy`; 0 for a layer without numbers."""
+    batch = spec.batch if spec else ()
+    axes = tuple(axis for axis in range(x.ndim) if axis not in batch)
+    return jnp.max(jnp.abs(x), axis=axes, keepdims=bool(batch), initial=0)
+
+
 def unit_norm(spec: Axes | None, x: jax.Array) -> jax.Array:
     """The norm of what feeds each output, with kept axes; of the whole leaf without axes."""
     axis = spec.input if spec else None

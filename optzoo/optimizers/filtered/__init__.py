@@ -1,0 +1,8 @@
+"""Filters in front of a rule: what changes the gradient before the rule sees it.
+
+The members wrap any rule, whose own state and options stay as they are.
+Look here for one idea to add to a rule that you already trust.
+"""
+
+from optzoo.optimizers.filtered.cautious import cautious as cautious
+from optzoo.optimizers.filtered.orthograd import orthograd as orthograd
