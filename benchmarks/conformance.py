@@ -2,12 +2,12 @@
 
     python benchmarks/conformance.py                  everything, an hour on a laptop
     python benchmarks/conformance.py --only optzoo    these names anew, the others as stored
-    python benchmarks/conformance.py --draw           nothing anew; table and picture again
-    python benchmarks/conformance.py --draw --readme  and the block in README.md
+    python benchmarks/conformance.py --draw           nothing anew; page and picture again
 
-Writes conformance.json, conformance.md and conformance.png into docs/. Both sides are tried alike:
-no trait is claimed for anyone, and every failure stands in conformance.md with the line that shows
-it. Integers of Optax's factories count as static, as its documentation has it; ours are traced.
+Writes docs/conformance.json, and conformance.md and conformance.png into docs/pages/. Both sides
+are tried alike: no trait is claimed for anyone, and every failure stands in conformance.md with the
+line that shows it. Integers of Optax's factories count as static, as its documentation has it; ours
+are traced.
 """
 
 import argparse
@@ -27,7 +27,6 @@ import jax
 import optax
 
 import optzoo
-from optzoo.catalog import between_markers
 from optzoo.registry import Trait
 from optzoo.testing import (
     DoesNotApply,
@@ -46,7 +45,7 @@ from optzoo.testing.report import SYMBOLS
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 STORE = DOCS / "conformance.json"
-README = ROOT / "README.md"
+PAGES = DOCS / "pages"
 MODULES = {"optax": optax, "optax.contrib": optax.contrib}
 LEARNING_RATE = 1e-3
 CHECKS = [check for check in conformance_checks if check is not two_processes]
@@ -191,7 +190,7 @@ def document(found: list[Report]) -> str:
     """The page: totals, every failure with its reproduction, and the whole matrix."""
     checks = [row.check for row in found[0].rows]
     failures = [
-        f"| {report.name} | {row.check} | {_cell(row.message)} | `{_cell(row.reproduction)}` |"
+        f"| {report.name} | {row.check} | {_text(row.message)} | `{_cell(row.reproduction)}` |"
         for report in found
         for row in report.failed
     ]
@@ -206,6 +205,8 @@ def document(found: list[Report]) -> str:
         totals(found),
         "",
         "![matrix](conformance.png)",
+        "",
+        "Optax's own tests over the same rules: [peer_suites.md](peer_suites.md).",
         "",
         "## Every failure, and the line that shows it",
         "",
@@ -228,6 +229,11 @@ def document(found: list[Report]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _text(text: str) -> str:
+    """A cell that is not code, where brackets would be references."""
+    return _cell(text).replace("[", "\\[")
 
 
 def totals(found: list[Report]) -> str:
@@ -281,22 +287,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", help="a regular expression that names begin with")
     parser.add_argument("--draw", action="store_true", help="examine nothing")
-    parser.add_argument("--readme", action="store_true", help="rewrite the block in README.md")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     options = parser.parse_args()
     if not options.draw:
         chosen = [name for name in names() if re.match(options.only or "", name)]
         measure(chosen, options.jobs)
     found = reports()
-    (DOCS / "conformance.md").write_text(document(found), "utf-8")
-    draw(found, DOCS / "conformance.png")
+    (PAGES / "conformance.md").write_text(document(found), "utf-8")
+    draw(found, PAGES / "conformance.png")
     print(totals(found))
-    if options.readme:
-        block = (
-            f"{totals(found)}\n\n![What each optimizer passes](docs/conformance.png)\n\n"
-            "Every failure and the line that shows it: [conformance.md](docs/conformance.md)."
-        )
-        README.write_text(between_markers(README.read_text("utf-8"), "conformance", block), "utf-8")
 
 
 if __name__ == "__main__":

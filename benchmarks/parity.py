@@ -1,8 +1,8 @@
-"""How far optzoo, Optax and pytorch_optimizer are from the authors' own code.
+"""How far optzoo, Optax, pytorch_optimizer and timm are from the authors' own code.
 
     python benchmarks/parity.py                  a table of every recorded configuration
     python benchmarks/parity.py --json FILE      the same as JSON
-    python benchmarks/parity.py --readme         rewrite the table in README.md, one row a rule
+    python benchmarks/parity.py --page           rewrite the table of docs/pages/parity.md
 
 Every library gets the recorded gradients and, by peers.json, the recorded options in its own
 words, in float64. D is the largest difference in any number after the last step, relative to how
@@ -20,16 +20,17 @@ from types import ModuleType
 from optzoo.catalog import between_markers
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
-LIBRARIES = ("optzoo", "optax", "pytorch_optimizer")
+PAGE = ROOT / "docs" / "pages" / "parity.md"
+LIBRARIES = ("optzoo", "optax", "pytorch_optimizer", "timm")
 PEERS = json.loads(Path(__file__).with_name("peers.json").read_text(encoding="utf-8"))
 ROUNDING = 1e-6
 """A larger D is another rule, not another order of the same sums."""
 CAPTION = """\
-D is the largest difference in any number after the last of 60 to 200 steps, relative to how far
+D is the largest difference in any number after the last of 40 to 200 steps, relative to how far
 the weights moved, with the recorded gradients and options in float64; in brackets, the recordings
-in which a library differs by more than rounding. The reference is the authors' code or, for AdaGO
-and NovoGrad's TensorFlow form, the published algorithm."""
+in which a library differs by more than rounding. The reference is the authors' code or, for AdaGO,
+NovoGrad's TensorFlow form, Gravity's Keras form and the papers' forms of AdaMod and AMSGrad, the
+published algorithm."""
 
 Deviations = dict[str, float]
 
@@ -38,7 +39,8 @@ def golden() -> tuple[ModuleType, ModuleType]:
     """The modules beside the recordings that replay them: in JAX, and in PyTorch."""
     sys.path.insert(0, str(ROOT / "tests" / "golden"))
     try:
-        importlib.import_module("pytorch_optimizer")
+        for package in ("pytorch_optimizer", "timm"):
+            importlib.import_module(package)
         return importlib.import_module("replay"), importlib.import_module("record")
     except ModuleNotFoundError as error:
         sys.exit(f"{error.name} is missing: pip install 'optzoo[parity]'")
@@ -63,11 +65,16 @@ def measure(replay: ModuleType, record: ModuleType) -> dict[str, Deviations]:
             parts = replay.deviation(params, arrays["params"], arrays["params0"])
             return max(float(part[-1]) for part in parts.values())
 
+        def jax_params(library, call, flax=flax, configuration=configuration):
+            ours = ("start_state", "after_first", "extra") if library == "optzoo" else ()
+            given = {key: configuration.get(key) for key in ours}
+            return replay.replay(call, flax, "float64", **given)[0]
+
         calls = {"optzoo": configuration["optzoo"], **PEERS["configurations"].get(name, {})}
         table[name] = {
             library: distance(torch_params(call), stored)
-            if library == "pytorch_optimizer"
-            else distance(replay.replay(call, flax, "float64")[0], flax)
+            if "reference" in call
+            else distance(jax_params(library, call), flax)
             for library, call in calls.items()
         }
         row = "  ".join(f"{library} {d:.0e}" for library, d in table[name].items())
@@ -119,16 +126,16 @@ def by_rule(table: dict[str, Deviations], configurations: dict[str, dict]) -> st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every D")
-    parser.add_argument("--readme", action="store_true", help="rewrite the table in README.md")
+    parser.add_argument("--page", action="store_true", help="rewrite the documentation's table")
     options = parser.parse_args()
     replay, record = golden()
     table = measure(replay, record)
     print(by_configuration(table))
     if options.json:
         options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    if options.readme:
+    if options.page:
         block = f"{CAPTION}\n\n{by_rule(table, replay.CONFIGURATIONS)}"
-        README.write_text(between_markers(README.read_text("utf-8"), "parity", block), "utf-8")
+        PAGE.write_text(between_markers(PAGE.read_text("utf-8"), "parity", block), "utf-8")
 
 
 if __name__ == "__main__":

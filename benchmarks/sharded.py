@@ -32,6 +32,8 @@ def shapes_of(matrices: int, rows: int, columns: int) -> common.Tree:
 def compiled(tx, shapes, mesh):
     """A step on parameters sharded over both axes of a mesh."""
     sharding = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+    whole = NamedSharding(mesh, PartitionSpec())
+    matrices = {leaf.shape for leaf in jax.tree.leaves(shapes)}
     with jax.set_mesh(mesh):
         placed = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
@@ -40,7 +42,7 @@ def compiled(tx, shapes, mesh):
             lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape,
                 leaf.dtype,
-                sharding=sharding if leaf.ndim == 2 else NamedSharding(mesh, PartitionSpec()),
+                sharding=sharding if leaf.shape in matrices else whole,
             ),
             jax.eval_shape(tx.init, shapes),
         )
@@ -70,7 +72,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=64, help="of a matrix; 64 by default")
     parser.add_argument("--columns", type=int, default=256, help="of a matrix; 256 by default")
-    common.add_rules(parser, ["muon"])
+    common.add_rules(parser, ["muon", "normuon", "adamuon", "scion", "asgo", "dion"])
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", 8)
     candidates: dict[str, Callable[[], optax.GradientTransformation]] = {}

@@ -28,17 +28,20 @@ import optzoo
 PEERS = {
     "adago": "pytorch_optimizer:AdaGO",
     "adamp": "adamp:AdamP",
+    "adamuon": "pytorch_optimizer:AdaMuon",
     "ademamix": "pytorch_optimizer:AdEMAMix",
     "diffgrad": "pytorch_optimizer:DiffGrad",
     "dog": "dog:DoG",
     "grams": "grams:Grams",
     "ldog": "dog:LDoG",
     "muon": "torch.optim:Muon",
+    "normuon": "pytorch_optimizer:NorMuon",
     "novograd": "pytorch_optimizer:NovoGrad",
     "ranger21": "ranger21:Ranger21",
     "schedule_free_adamw": "schedulefree:AdamWScheduleFree",
     "schedule_free_radam": "schedulefree:RAdamScheduleFree",
     "schedule_free_sgd": "schedulefree:SGDScheduleFree",
+    "scion": "pytorch_optimizer:SCION",
     "sgdp": "adamp:SGDP",
 }
 """The authors' code where it can be installed, otherwise torch's own or pytorch_optimizer's."""
@@ -91,7 +94,7 @@ def torch_step(target: str, shapes) -> Callable[[], None] | None:
     settings = SETTINGS.get(name, {})
     if target == "torch.optim:Muon":
         parts = [torch.optim.Muon(matrices), torch.optim.AdamW(others)]
-    elif name == "AdaGO":
+    elif name in ("AdaGO", "AdaMuon", "NorMuon"):
         groups = [{"params": matrices, "use_muon": True}, {"params": others, "use_muon": False}]
         parts = [factory(groups)]
     else:

@@ -1,4 +1,4 @@
-"""Pages that MkDocs makes: one for each entry, the catalogue, and the claims with figures."""
+"""Pages that MkDocs makes: one for each entry, and those of the claims and the benchmarks."""
 
 import ast
 import json
@@ -22,7 +22,10 @@ from optzoo.registry import REGISTRY, Entry  # noqa: E402
 
 CLAIMS = Path(__file__).parents[1] / "examples" / "claims"
 FIGURES = sorted((CLAIMS / "figures").glob("*.png"))
-CATALOGUE, PRIMITIVES = "<!-- catalogue -->", "<!-- primitives -->"
+BENCHMARKS = CLAIMS.parents[1] / "benchmarks"
+PRIMITIVES = "<!-- primitives -->"
+# Pages with tables of entries; others have tables of their own about a few.
+LINKED = ("index.md", "catalogue.md", "parity.md", "comparison.md")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -41,12 +44,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the entries' pages and the claims'."""
-    claims = (CLAIMS / "README.md").read_text("utf-8")
-    files.append(File.generated(config, "claims.md", content=claims))
-    for figure in FIGURES:
-        source = f"figures/{figure.name}"
-        files.append(File.generated(config, source, abs_src_path=str(figure)))
+    """Adds the entries' pages, the claims' and the benchmarks'."""
+    for folder in (CLAIMS, BENCHMARKS):
+        text = (folder / "README.md").read_text("utf-8")
+        files.append(File.generated(config, f"{folder.name}.md", content=text))
+        for figure in sorted(folder.rglob("*.png")):
+            source = figure.relative_to(folder).as_posix()
+            files.append(File.generated(config, source, abs_src_path=str(figure)))
     for entry in REGISTRY.values():
         source = f"optimizers/{entry.name}.md"
         files.append(File.generated(config, source, content=page(entry)))
@@ -54,25 +58,29 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts the lists where a page asks for them."""
-    for marker, make in ((CATALOGUE, catalogue), (PRIMITIVES, primitives)):
-        if marker in markdown:
-            markdown = markdown.replace(marker, make())
-    return markdown
+    """Puts the primitives where a page asks for them, and links where they lead on the site."""
+    here = page.file.src_uri
+    if here in LINKED:
+        markdown = linked(markdown)
+    if PRIMITIVES in markdown:
+        markdown = markdown.replace(PRIMITIVES, primitives())
+    # What is a page of its own here is a folder's README in the repository.
+    up = "../" * here.count("/")
+    return re.sub(r"\]\((?:\.\./)+(?:\w+/)?(\w+)/README\.md", rf"]({up}\1.md", markdown)
 
 
-def catalogue() -> str:
-    """A table for each family, with links to the pages of its members."""
-    parts = []
-    for family, members in REGISTRY.families.items():
-        rows = [
-            f"| [`{row['name']}`](optimizers/{row['name']}.md) | {row['idea']} | {row['use']} "
-            f"| {row['memory']} |"
-            for row in catalog.table(members)
-        ]
-        head = ["| name | idea | when to use | state |", "|---|---|---|---|"]
-        parts += [f"### {family}", catalog.about(family).strip(), "\n".join([*head, *rows])]
-    return "\n\n".join(parts)
+def linked(markdown: str) -> str:
+    """Tables whose entries' names lead to their pages."""
+
+    def line(text: str) -> str:
+        if not text.startswith("|"):
+            return text
+        names = r"(?<=[|,] )`(\w+)`(?= \||,)"
+        return re.sub(
+            names, lambda m: f"[{m[0]}](optimizers/{m[1]}.md)" if m[1] in REGISTRY else m[0], text
+        )
+
+    return "\n".join(map(line, markdown.splitlines()))
 
 
 def primitives() -> str:

@@ -33,7 +33,9 @@ def muon_with_dog_steps():
 
     Without momentum: along a stale direction DoG would let the steps grow.
     """
-    directions = split_matrices(optzoo.scale_by_muon(momentum=0.0), optzoo.gradient)
+    directions = split_matrices(
+        lambda axes: optzoo.scale_by_muon(momentum=0.0, axes=axes), optzoo.gradient
+    )
     steps = merge_leaves(graft, directions, optzoo.scale_by_ldog())
     return polynomial_average(optax.chain(steps, optax.scale(-1.0)))
 

@@ -1,7 +1,7 @@
 """A problem of one's own for `optzoo compare`: separate two spirals with a small network.
 
-From this folder, `optzoo compare --problems own_problem:spirals --optimizers muon,adamw` does the
-same with a report.
+From this folder, `optzoo compare --problems own_problem:spirals --optimizers muon,adamw+cosine`
+does the same with a report.
 """
 
 import argparse

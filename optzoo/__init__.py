@@ -10,19 +10,27 @@ from optzoo.optimizers.filtered import *
 from optzoo.optimizers.layerwise import *
 from optzoo.optimizers.matrix import *
 from optzoo.optimizers.parameter_free import *
+from optzoo.optimizers.preconditioned import *
+from optzoo.optimizers.stable import *
 from optzoo.primitives.averaged import (
     lookahead as lookahead,
     polynomial_average as polynomial_average,
 )
 from optzoo.primitives.axes import Axes as Axes, torch_axes as torch_axes
+from optzoo.primitives.bases import in_basis as in_basis
 from optzoo.primitives.combine import (
     gradient as gradient,
     merge as merge,
     merge_leaves as merge_leaves,
     parameters as parameters,
 )
+from optzoo.primitives.decay import cautious_decay as cautious_decay
+from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
-from optzoo.primitives.labels import matrix_labels as matrix_labels
+from optzoo.primitives.labels import (
+    RoutingWarning as RoutingWarning,
+    matrix_labels as matrix_labels,
+)
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
     orthogonalize as orthogonalize,

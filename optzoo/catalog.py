@@ -1,6 +1,7 @@
 """The catalogue: table, cards and citations, all derived from the registry.
 
-`python -m optzoo.catalog` rewrites what README.md and CITATION.cff say about the optimizers.
+`python -m optzoo.catalog` rewrites what README.md, CITATION.cff and the documentation say about the
+registry.
 """
 
 import importlib
@@ -47,6 +48,10 @@ def about(family: str) -> str:
     raise ValueError(f"there is no family {family!r}")
 
 
+def _lead(family: str) -> str:
+    return about(family).splitlines()[0].rstrip(".")
+
+
 def listing(entries: Registry = REGISTRY, width: int = 80) -> str:
     """The entries by family, as text for a terminal that is `width` columns wide."""
     width = max(30, min(width, 100))
@@ -56,7 +61,7 @@ def listing(entries: Registry = REGISTRY, width: int = 80) -> str:
 
     blocks = []
     for family, members in entries.families.items():
-        lines = filled(f"{family}: {about(family).splitlines()[0].rstrip('.')}", "")
+        lines = filled(f"{family}: {_lead(family)}", "")
         for entry, row in zip(members.values(), table(members), strict=True):
             kind = "" if entry.kind == "optimizer" else f" ({entry.kind})"
             lines.append(f"  {entry.name}{kind}")
@@ -169,18 +174,27 @@ def bibtex(entry: Entry) -> str:
     return "\n".join([f"@misc{{{family}{entry.year}{entry.name},", *lines, "}"])
 
 
-def markdown_table() -> str:
-    """The catalogue as a Markdown table."""
-    rows = [
-        f"| `{row['name']}` | {row['family']} | {row['idea']} | {row['use']} | {row['memory']} "
-        f"| [{row['year']}]({row['paper']}) |"
-        for row in table()
-    ]
-    head = [
-        "| name | family | idea | when to use | state | paper |",
-        "|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*head, *rows])
+def families() -> str:
+    """The families, what their members share and who they are, as a small Markdown table."""
+    rows = []
+    for family, members in REGISTRY.families.items():
+        names = ", ".join(f"`{name}`" for name in members)
+        rows.append(f"| {family} | {_lead(family)} | {names} |")
+    return "\n".join(["| family | what its members share | members |", "|---|---|---|", *rows])
+
+
+def catalogue() -> str:
+    """Every entry in the table of its family, as Markdown."""
+    parts = []
+    for family, members in REGISTRY.families.items():
+        rows = [
+            f"| `{row['name']}` | {row['idea']} | {row['use']} | {row['memory']} "
+            f"| [{row['year']}]({row['paper']}) |"
+            for row in table(members)
+        ]
+        head = ["| name | idea | when to use | state | paper |", "|---|---|---|---|---|"]
+        parts += [f"## {family}", about(family).strip(), "\n".join([*head, *rows])]
+    return "\n\n".join(parts)
 
 
 def citation_cff() -> str:
@@ -199,9 +213,18 @@ def citation_cff() -> str:
     return "\n".join(_yaml(software)) + "\n"
 
 
-def readme_with_catalogue(text: str) -> str:
-    """A README with the catalogue between its markers brought up to date."""
-    return between_markers(text, "catalogue", markdown_table())
+def documents(root: Path) -> dict[Path, str]:
+    """What the files that speak of the registry have to say: file -> text."""
+    blocks = {
+        "README.md": ("families", families()),
+        "docs/pages/index.md": ("families", families()),
+        "docs/pages/catalogue.md": ("catalogue", catalogue()),
+    }
+    pages = {
+        root / name: between_markers((root / name).read_text("utf-8"), *block)
+        for name, block in blocks.items()
+    }
+    return pages | {root / "CITATION.cff": citation_cff()}
 
 
 def between_markers(text: str, name: str, block: str) -> str:
@@ -249,11 +272,9 @@ def _indented(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrites README.md and CITATION.cff in the folder above the package."""
-    root = Path(__file__).parents[1]
-    readme = root / "README.md"
-    readme.write_text(readme_with_catalogue(readme.read_text("utf-8")), "utf-8")
-    (root / "CITATION.cff").write_text(citation_cff(), "utf-8")
+    """Rewrites the documents of the folder above the package."""
+    for path, text in documents(Path(__file__).parents[1]).items():
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The command `optzoo`."""
 
+import logging
 import os
 import shlex
 import shutil
@@ -112,6 +113,8 @@ def _app(command: str) -> Any:
         try:
             machine.join(coordinator, processes, process)
             machine.cache_compilations()
+            # A callback's error is told in one line; JAX would print its traceback besides.
+            logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
             with terminal.Reporter(machine.leads()) as reporter:
                 results = run(
                     ["all"] if everything else _split(problems),
@@ -129,13 +132,15 @@ def _app(command: str) -> Any:
                 return
             page, table = report.write(results, out)
         except UserError as error:
+            if machine.is_joined():
+                machine.leave(str(error))
             _fail(str(error))
         except KeyboardInterrupt:
             print("optzoo: stopped; the same command resumes", file=sys.stderr, flush=True)
             # What still computes is not waited for: the store holds whatever is finished.
             os._exit(130)
         terminal.show_results(results)
-        print(page, table, out, sep="\n")
+        print(*map(_printable, (page, table, out)), sep="\n")
 
     @app.command("report")
     def report_command(
@@ -166,7 +171,7 @@ def _app(command: str) -> Any:
             paths += export.write(results, csv=csv, parquet=parquet, json=json, png=png)
         except UserError as error:
             _fail(str(error))
-        print(*paths, folder, sep="\n")
+        print(*map(_printable, (*paths, folder)), sep="\n")
 
     @app.command("list")
     def list_command(
@@ -242,6 +247,11 @@ def _app(command: str) -> Any:
         sys.exit(code)
 
     return app
+
+
+def _printable(path: Path) -> str:
+    """A path, with escapes for the bytes of a name that are no text."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _split(text: str | None) -> list[str] | None:

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.tree_util import GetAttrKey, tree_leaves_with_path
+from jax.tree_util import DictKey, GetAttrKey, tree_leaves_with_path
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Tree
+from optzoo.primitives.evidence import path_name
 from optzoo.primitives.labels import Route, Selection, routes
 
 
@@ -41,10 +42,11 @@ def describe(
     Returns:
       One line a leaf: path, shape, dtype, group, the matrix it is seen as (in × out, with the
       number of stacked matrices in front), bytes of state, and the reason for its group; then
-      one line a group. Where the state contradicts the reason, the reason reads "overruled".
+      one line a group. Where the state contradicts the reason, the reason reads "overruled";
+      a question mark behind it is followed by what was assumed of the axes without proof.
     """
     found = routes(params, axes, include, exclude)
-    held = [_Held({route.label}) for route in found] if tx is None else _holdings(tx, params)
+    held = [_Held({route.label}) for route in found] if tx is None else _holdings(tx, params, found)
     groups = [" ".join(sorted(hold.groups)) or "all" for hold in held]
     rows = [
         (
@@ -70,15 +72,29 @@ class _Held:
     bytes: int = 0
 
 
-def _holdings(tx: optax.GradientTransformation, params: Tree) -> list[_Held]:
-    """What the state of `tx` holds for each leaf: state trees end in the parameters' paths."""
+def _holdings(tx: optax.GradientTransformation, params: Tree, found: list[Route]) -> list[_Held]:
+    """What the state of `tx` holds for each leaf: state trees end in the parameters' paths.
+
+    Those of a leaf that is split go on with the number of the block.
+    """
     paths = [path for path, _ in tree_leaves_with_path(params)]
     held = {path: _Held() for path in paths}
+    # What keeps several arrays of a leaf has them under its path, as a name.
+    named = {DictKey(path_name(path)): path for path in paths}
+    split = {
+        path
+        for path, route in zip(paths, found, strict=True)
+        if route.axes is not None and route.axes.split != 1
+    }
     labels: set[str] = set()
     for path, node in tree_leaves_with_path(jax.eval_shape(tx.init, params), is_leaf=_is_empty):
         label = {str(key.key) for field, key in pairwise(path) if field == _PARTITION}
         labels |= label
         owner = next((path[start:] for start in range(len(path)) if path[start:] in held), ())
+        owner = owner or next((named[key] for key in path if key in named), ())
+        owner = owner or next(
+            (path[start:-1] for start in range(len(path)) if path[start:-1] in split), ()
+        )
         if owner in held and not _is_empty(node):
             held[owner].groups |= label
             held[owner].bytes += math.prod(node.shape) * node.dtype.itemsize
@@ -100,15 +116,24 @@ def _is_empty(node: Any) -> bool:
 def _matrix(route: Route) -> str:
     if route.axes is None:
         return ""
-    *batch, rows, columns = route.axes.matrix_shape(np.shape(route.leaf))
-    return "".join(f"{size} of " for size in batch) + f"{rows} × {columns}"
+    shape = np.shape(route.leaf)
+    *batch, rows, columns = route.axes.matrix_shape(shape)
+    # Along the last output axis; any others come on top.
+    blocks = route.axes.blocks(shape) if route.axes.split != 1 else (1,)
+    parts = [columns * block // sum(blocks) for block in blocks]
+    if len(set(parts)) == 1:
+        batch, parts = (batch + [len(parts)] if len(parts) > 1 else batch), parts[:1]
+    outputs = str(parts[0]) if len(parts) == 1 else f"({' + '.join(map(str, parts))})"
+    return "".join(f"{size} of " for size in batch) + f"{rows} × {outputs}"
 
 
 def _reason(route: Route, group: str) -> str:
     """Why a leaf is in its group; only matrix_labels' own groups have reasons."""
     if group not in ("matrix", "other"):
         return ""
-    return route.reason if group == route.label else "overruled"
+    if group != route.label:
+        return "overruled"
+    return f"{route.reason}? {route.doubt}" if route.doubt else route.reason
 
 
 def _totals(found: list[Route], groups: list[str], held: list[_Held]) -> list[str]:

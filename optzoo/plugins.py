@@ -2,8 +2,12 @@
 
 import importlib
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
+
+# JAX says first what it expects, and only then which shapes it got.
+LONGEST = 400
 
 
 def load(target: str) -> Any:
@@ -15,10 +19,11 @@ def load(target: str) -> Any:
     module, _, attributes = target.partition(":")
     if not module or not attributes:
         raise ValueError(f"expected package.module:name; got {target!r}")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
+        # The current folder may have been deleted.
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
         found = importlib.import_module(module)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
@@ -28,6 +33,12 @@ def load(target: str) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """The kind of an error and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """The kind of an error and its message, cut where it is long.
+
+    Of a message that holds a traceback, as those of callbacks do, the last line: the reason.
+    """
+    message = str(error).strip()
+    if "Traceback (most recent call last)" in message:
+        message = message.splitlines()[-1]
+    words = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return textwrap.shorten(words, LONGEST, placeholder=" …")

@@ -129,6 +129,34 @@ def uncalled(g):
     return jax.pure_callback(lambda x: x, g, g)
 
 
+def scalar_a_leaf():
+    """One number a leaf, in a tree like the parameters."""
+    return remembering(lambda p: jax.tree.map(lambda _: jnp.zeros([]), p), lambda g, s: (g, s))
+
+
+def computes_at_once(learning_rate=0.1):
+    rate = jnp.sqrt(learning_rate)
+    return leafwise(lambda g: -rate * g)
+
+
+def narrows_traced(learning_rate=0.1):
+    rate = learning_rate
+    if isinstance(rate, jax.core.Tracer):
+        rate = rate.astype(jnp.float32).astype(rate.dtype)
+    return leafwise(lambda g: -rate * g)
+
+
+def state_if_decayed(learning_rate=0.1, weight_decay=0.0):
+    sgd = optax.sgd(learning_rate)
+    return optax.chain(optax.add_decayed_weights(weight_decay), sgd) if weight_decay else sgd
+
+
+def where_typed(state, params):
+    """Evaluation parameters that are forgotten where the state has lost its types."""
+    typed = isinstance(state, optax.contrib.ScheduleFreeState)
+    return optax.contrib.schedule_free_eval_params(state, params) if typed else params
+
+
 def strict_arguments(updates, state, params=None, *, value=None):
     del params, value
     return updates, state
@@ -154,11 +182,15 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "vmap_hyperparameters": (rounds_traced, {}),
     "gradient_through_update": (leafwise(lambda g: g * jnp.sqrt(jnp.sum(g - g))), {}),
     "eval_shape": (remembering(lambda p: float(p["dense"]["bias"][0]), lambda g, s: (g, s)), {}),
+    "abstract_init": (remembering(lambda p: optax.tree.norm(p), lambda g, s: (g, s)), {}),
     "map_params": (remembering(lambda _: [jnp.zeros((4, 3))], lambda g, s: (g, s)), {}),
     "extra_args": (
         optax.GradientTransformationExtraArgs(optax.init_empty_state, strict_arguments),
         {},
     ),
+    "built_inside_jit": (computes_at_once, {}),
+    "static_equals_traced": (narrows_traced, {}),
+    "stable_tree": (state_if_decayed, {}),
     "chain": (remembers_calls(), {}),
     "masked": (treewise(on_dicts_alone), {}),
     "partition": (treewise(on_dicts_alone), {}),
@@ -185,6 +217,12 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "dataclasses_": (treewise(on_dicts_alone), {}),
     "frozen_dict": (treewise(on_dicts_alone), {}),
     "nnx_state": (treewise(on_dicts_alone), {}),
+    "linen_metadata": (scalar_a_leaf(), {}),
+    "nnx_metadata": (scalar_a_leaf(), {}),
+    "evaluation_restored": (
+        optax.contrib.schedule_free_sgd(0.1, warmup_steps=1),
+        {"eval_params": where_typed},
+    ),
     "orbax": (counting(lambda: jnp.zeros([0]), lambda c: c), {}),
     "needs_params": (treewise(lambda g, p: {**g, "x": p["x"]}), {}),
     "needs_arguments": (mute(), {}),

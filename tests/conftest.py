@@ -1,7 +1,13 @@
 """Strictness for every test: no implicit dtype or rank promotion, no random deadlines."""
 
-import hypothesis
-import jax
+import os
+
+# Tests compile far more than they run: LLVM's passes cost more than they save. XLA's own passes,
+# which fuse and rearrange, stay. By the environment, so that child processes do as this one does.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

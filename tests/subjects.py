@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import types
+import typing
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +36,23 @@ def traits(entry: Entry) -> Traits:
         needs=tuple(name for trait in entry.traits for name in trait.arguments),
         couples_leaves=Trait.COUPLED in entry.traits,
         shape_dependent=Trait.SHAPED in entry.traits,
+        static=static(entry.factory),
     )
+
+
+def static(factory) -> tuple[str, ...]:
+    """Numeric arguments that are annotated as plain numbers, which no array may replace."""
+
+    def kinds(hint):
+        origin, inside = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Annotated:
+            return kinds(inside[0])
+        if origin in (typing.Union, types.UnionType):
+            return set().union(*map(kinds, inside))
+        return {hint} & {int, float, complex}
+
+    hints = typing.get_type_hints(factory, include_extras=True).items()
+    return tuple(name for name, hint in hints if kinds(hint) and complex not in kinds(hint))
 
 
 def answered(tx: optax.GradientTransformation, entry: Entry):
@@ -68,25 +86,33 @@ def subject(name: str, leaves: int = 64) -> Subject:
 REQUIRED: dict[str, Any] = {
     "base": optax.sgd(0.1),
     "decay": 0.9,
+    "direction": optax.scale(-1.0),
+    "factor": 0.1,
     "key": jax.random.key(0),
     "learning_rate": 0.1,
+    "magnitude": optax.sgd(0.1),
     "mask": None,
     "matrices": optax.sgd(0.1),
     "noise_decay": 0.9,
     "rest": optax.sgd(0.01),
-    "warmup_steps": 10,
+    "strength": 1.0,
     "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),
+    "warmup_steps": 10,
     "weight_decay": 0.1,
 }
 # These make a part of an update: how it joins the gradient.
 PARTS = {
     "dog_step": primitives.multiply,
+    "dual_norm": primitives.multiply,
     "friction": primitives.multiply,
     "layer_rms": primitives.divide,
     "norm_adagrad_step": primitives.multiply,
     "radial_decay": primitives.add,
     "rate": primitives.multiply,
+    "relative_rate": primitives.multiply,
     "rms": primitives.divide,
+    "rss": primitives.divide,
+    "unit_rms": primitives.divide,
 }
 
 
@@ -117,10 +143,15 @@ def wrapper_subject(name: str, base: str) -> Subject:
     vars(factory)["__signature__"] = inspect.Signature([rate, *own])
     # What is random in half precision alone is not in the kit's float32.
     stochastic = None if Trait.RANDOM in entry.traits else False
-    claimed = replace(traits(entry), stochastic=stochastic, shape_dependent=None)
-    if not claimed.needs_params:
-        # The rule inside may.
-        claimed = replace(claimed, needs_params=None)
+    # A wrapper that does not need the parameters itself may pass them to a base that does.
+    needed = traits(entry).needs_params or None
+    claimed = replace(
+        traits(entry),
+        needs_params=needed,
+        stochastic=stochastic,
+        shape_dependent=None,
+        static=tuple(name for name in static(entry.factory) if name in numbers),
+    )
     return Subject(
         factory,
         traits=claimed,
@@ -154,9 +185,10 @@ def primitive_subject(name: str) -> Subject:
     function = PRIMITIVES[name]
     parameters = inspect.signature(function).parameters
     needed = {arg: REQUIRED[arg] for arg, p in parameters.items() if p.default is p.empty}
+    claimed = Traits(static=static(function))
     made = functools.partial(function, **needed)
     if any(isinstance(value, optax.GradientTransformation) for value in needed.values()):
-        return Subject(made, leaves=64, name=name)
+        return Subject(made, traits=claimed, leaves=64, name=name)
 
     @functools.wraps(made)
     def descending(**arguments):
@@ -165,4 +197,4 @@ def primitive_subject(name: str) -> Subject:
             direction = primitives.merge_leaves(PARTS[name], primitives.gradient, direction)
         return optax.chain(direction, optax.scale(-0.01))
 
-    return Subject(descending, leaves=64, name=name)
+    return Subject(descending, traits=claimed, leaves=64, name=name)

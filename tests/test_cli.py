@@ -6,8 +6,11 @@ import textwrap
 
 import jax
 import pytest
+from rich.console import Console
 
 from optzoo import REGISTRY, cli
+from optzoo.compare import Results
+from optzoo.compare.show import terminal
 from optzoo.problems import PROBLEMS
 
 TINY = "compare --problems rosenbrock --optimizers sgd --steps 4 --seeds 2".split()
@@ -68,6 +71,24 @@ def test_results_fit_eighty_columns(capsys):
     assert call(*TINY, "--problems", "rosenbrock,rosenbrock_100", "--optimizers", rules) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
+
+
+def test_narrow_terminals_show_fewer_columns_and_whole_names(capsys, monkeypatch):
+    def lines(width):
+        monkeypatch.setattr(terminal, "_console", lambda: Console(width=width))
+        terminal.show_results(Results.load("out"))
+        shown = capsys.readouterr().out.splitlines()
+        assert max(len(line.rstrip()) for line in shown) <= width
+        return shown
+
+    rules = "schedule_free_radam,schedule_free_sgd,sgd"
+    call(*TINY, "--optimizers", rules, "--out", "out")
+    capsys.readouterr()
+    narrow, wide = lines(40), lines(80)
+    assert narrow[0].split()[:3] == ["optimizer", "rank", "ties"] and "diverged" not in narrow[0]
+    assert "diverged" in wide[0] and "A wider terminal" not in wide[-1]
+    assert narrow[-1] == "A wider terminal shows more columns."
+    assert {line.split()[0] for line in narrow[2:5]} == set(rules.split(","))
 
 
 @pytest.mark.parametrize(

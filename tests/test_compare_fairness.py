@@ -12,13 +12,15 @@ import pytest
 
 from optzoo import REGISTRY
 from optzoo.compare import Grid, Results, UserError, machine, results, run
+from optzoo.compare.keep.store import Run
 from optzoo.compare.plan.baselines import BASELINES, REFERENCE
 from optzoo.compare.plan.contestants import contestants
 from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.plan.select import optimizers
-from optzoo.compare.read.metrics import bootstrap, expected_best, profile, progress
+from optzoo.compare.read.metrics import bootstrap, expected_best, letters, profile, progress
 from optzoo.compare.read.pairing import changes, merged
-from optzoo.compare.read.verdict import verdict
+from optzoo.compare.read.tables import Tried
+from optzoo.compare.read.verdict import aligned, verdict
 from optzoo.compare.show import export, report
 from optzoo.compare.show.figures import charts
 from optzoo.compare.show.figures.paths import path_chart
@@ -246,9 +248,58 @@ def test_ranking_shows_ties_as_equal_places():
     assert found.ranking["rank_low"].le(found.ranking["rank_high"]).all()
 
 
+@pytest.mark.parametrize("odd", [0.0, 0.1])
+def test_letters_are_shared_by_those_who_are_not_told_apart(odd):
+    """Competitors on a line, told apart by their distance, but for a share of odd pairs."""
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5, 20):
+        centres = np.sort(rng.uniform(0, 10, count))
+        far = abs(centres[:, None] - centres) > 2
+        apart = np.triu(far ^ (rng.uniform(size=far.shape) < odd), 1)
+        apart |= apart.T
+        found = letters(apart)
+        shared = [[bool(set(one) & set(other)) for other in found] for one in found]
+        np.testing.assert_array_equal(shared, ~apart)
+        assert found[0][0] == "a"
+        # On a line, nobody needs a letter for itself that another one's would not do.
+        assert odd or all(ties in "abcdefghijklmnopqrst" for ties in found)
+
+
+def test_a_few_letters_stand_in_columns():
+    assert aligned(["a", "ac", "bc", "AZ"]) == ["a    ", "a c  ", " bc  ", "   AZ"]
+    many = [*"abcdefghijklm", "am"]
+    assert aligned(many) == many
+
+
+def test_the_ranking_is_in_the_order_of_mean_ranks():
+    rng = np.random.default_rng(3)
+    names = [f"rule {i}" for i in range(8)]
+    grids = {
+        (problem, name): Tried(
+            "",
+            [Run(0.1, seed, {"loss": [9.0, end]}, {"loss": end}) for seed, end in enumerate(ends)],
+            0.1,
+            1.0,
+            1e-3,
+        )
+        for problem in ("one", "two")
+        for i, name in enumerate(names)
+        for ends in [np.exp(0.3 * i + rng.normal(size=3))]
+    }
+    details = {"steps": 1, "checkpoints": [0, 1], "target": 1.0}
+    found = Results({"seeds": 3, "problems": {"one": details, "two": details}}, grids)
+    ranking = found.ranking
+    assert ranking["rank"].is_monotonic_increasing
+    # Whoever shares no letter with the first is behind it; places alone would not tell.
+    behind = [not set(ties) & set(ranking["ties"][0]) for ties in ranking["ties"]]
+    assert behind[0] is False and behind[-1] is True
+    assert (ranking["place"][behind] > 1).all()
+
+
 def test_one_seed_tells_nobody_apart():
     found = run([bowl()], [descent, faster], lrs=[0.1], seeds=1)
     assert found.ranking["place"].tolist() == [1, 1]
+    assert found.ranking["ties"].tolist() == ["a", "a"]
     assert "do not tell it from" in verdict(found)[0]
 
 

@@ -45,6 +45,12 @@ def start(command, folder, **options):
     return subprocess.Popen(arguments, cwd=folder, **pipes, **options)
 
 
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 def is_sound(folder):
     with closing(sqlite3.connect(folder / "out" / STORE_NAME)) as database:
         return database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -73,16 +79,12 @@ def test_two_processes_share_a_store(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outcomes
     assert is_sound(tmp_path)
     for (output, _), names in zip(outcomes, (("sgd", "lion"), ("lion", "adam")), strict=True):
-        table = output.split("problem")[0]
-        assert all(f" {name} " in table for name in names)
-        assert not {"sgd", "adam"} - set(names) & set(table.split())
+        words = set(output.split("problem")[0].split())
+        assert words & {"sgd", "lion", "adam"} == set(names)
 
 
 def test_joined_processes_share_the_runs(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    joined = f"{SAME} --optimizers sgd,lion --coordinator {address} --processes 2 --process"
+    joined = f"{SAME} --optimizers sgd,lion --coordinator {free_address()} --processes 2 --process"
     alone = start(f"{SAME} --optimizers sgd,lion".replace("out out", "out alone"), tmp_path)
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     processes = [start(f"{joined} {index}", tmp_path, env=environment) for index in range(2)]
@@ -107,6 +109,45 @@ def test_processes_need_to_know_each_other(options, words, tmp_path):
     process = start(f"{SAME} {options}", tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2 and words in errors and errors.count("\n") == 1
+
+
+JOINED = """
+import sys, time
+from optzoo.compare import machine
+machine.join(sys.argv[1], 2, int(sys.argv[2]))
+print("joined", flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_other_in_one_line(killed, tmp_path):
+    address = free_address()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    commands = [[sys.executable, "-c", JOINED, address, str(index)] for index in range(2)]
+    processes = [subprocess.Popen(one, env=environment, **pipes) for one in commands]
+    assert [process.stdout.readline() for process in processes] == ["joined\n"] * 2
+    processes[killed].kill()
+    _, errors = processes[1 - killed].communicate(timeout=30)
+    processes[killed].communicate()
+    assert processes[1 - killed].returncode == 2
+    assert errors.startswith("optzoo: a joined process has ended") and errors.count("\n") == 1
+    (log,) = tmp_path.iterdir()
+    assert str(log) in errors and log.read_text()
+
+
+def test_a_process_killed_at_work_ends_the_other(tmp_path):
+    joined = f"{SAME} --coordinator {free_address()} --processes 2 --process"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    leader, other = [start(f"{joined} {index}", tmp_path, env=environment) for index in range(2)]
+    assert leader.stderr.readline().startswith("[1/")
+    other.terminate()
+    _, errors = leader.communicate(timeout=30)
+    other.communicate()
+    assert leader.returncode == 2 and other.returncode == -signal.SIGTERM
+    assert errors.splitlines()[-1].startswith("optzoo: ")
+    assert errors.count("optzoo: ") == 1 and "Traceback" not in errors
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):

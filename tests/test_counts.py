@@ -135,12 +135,24 @@ import common
 import sharded
 from hlo import Program
 from jax.sharding import AxisType
+import optax
 import optzoo
+from optzoo import primitives
 
 def own(matrices):
     return jnp.tanh(matrices @ matrices.mT) @ matrices
 
-rows = {{}}
+def measured(tx, matrices, kind):
+    shapes = sharded.shapes_of(matrices, 32, 64)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind, kind))
+    step = sharded.compiled(tx, shapes, mesh)
+    alone = common.lowered(tx, shapes).compile()
+    work = step.cost_analysis()["flops"] / alone.cost_analysis()["flops"]
+    state = jax.tree.leaves(jax.eval_shape(tx.init, shapes))
+    keeps = any(leaf.ndim and leaf.shape != (32, 64) for leaf in state)
+    return [matrices, Program(step.as_text()).collectives, work, keeps]
+
+rows, kept = {{}}, {{}}
 for name in {ORTHOGONAL}:
     for method, matrices, kind in (
         (None, 16, AxisType.Auto),
@@ -149,14 +161,13 @@ for name in {ORTHOGONAL}:
         (own, 16, AxisType.Auto),
     ):
         tx = optzoo.get(name).factory(orthogonalizer=method)
-        shapes = sharded.shapes_of(matrices, 32, 64)
-        mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind, kind))
-        step = sharded.compiled(tx, shapes, mesh)
-        alone = common.lowered(tx, shapes).compile()
-        work = step.cost_analysis()["flops"] / alone.cost_analysis()["flops"]
         key = f"{{name}} {{matrices}} {{kind.name}} {{method and method.__name__}}"
-        rows[key] = [matrices, Program(step.as_text()).collectives, work]
-print(json.dumps(rows))
+        rows[key] = measured(tx, matrices, kind)
+for part in (primitives.precondition(primitives.ema(0.9)), primitives.power_iteration()):
+    tx = optax.chain(part, optax.scale(-0.1))
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        kept[f"{{len(kept)}} {{kind.name}}"] = measured(tx, 16, kind)
+print(json.dumps([rows, kept]))
 """
 
 
@@ -170,13 +181,20 @@ def test_whole_matrices_go_to_the_devices_and_back_once():
     )
     assert child.returncode == 0, child.stderr[-2000:]
     assert "rematerialization" not in child.stderr.lower()
-    rows = json.loads(child.stdout)
-    assert rows
-    for key, (matrices, collectives, work) in rows.items():
-        # One all-to-all a mesh axis each way; norms of gradients may add reductions.
-        assert set(collectives) <= {"all-to-all", "all-reduce"}, key
+    rows, kept = json.loads(child.stdout)
+    assert rows and kept
+    for key, (matrices, collectives, work, keeps) in rows.items():
+        # One all-to-all a mesh axis each way; norms of gradients may add reductions, and what is
+        # kept of each matrix is whole on every device.
+        assert set(collectives) <= {"all-to-all", "all-reduce", "all-gather"}, key
         assert collectives["all-to-all"] <= 4, key
+        assert collectives.get("all-gather", 0) <= 2 * keeps, key
         assert work <= 1.1 * -(-matrices // 8) / matrices, key
+    for key, (_, collectives, work, _) in kept.items():
+        # Two matrices there and one back, or the reverse.
+        assert set(collectives) <= {"all-to-all", "all-gather"}, key
+        assert collectives["all-to-all"] <= 6 and collectives["all-gather"] <= 2, key
+        assert work <= 1.1 / 8, key
 
 
 def test_the_reader_counts_what_is_known():

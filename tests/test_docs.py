@@ -2,6 +2,8 @@
 
 import importlib.util
 import inspect
+import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +22,11 @@ DOCS = Path(optzoo.__file__).parents[1] / "docs"
 PAGES = DOCS / "pages"
 PROGRAM = "from optzoo.cli import main; main()"
 MIGRATION = (PAGES / "guides/migration.md").read_text("utf-8")
+
+sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+
+import comparison  # noqa: E402
+import conformance  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("maths", DOCS / "maths.py")
 maths = importlib.util.module_from_spec(spec)
@@ -111,6 +118,44 @@ def test_the_home_page_runs(capsys):
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(program, {})
     assert float(capsys.readouterr().out) < 1e-3
+
+
+@pytest.mark.parametrize(("page", "largest"), [("loop", 0.1), ("scale", 1e-2)])
+def test_the_first_program_of_a_guide_runs_as_it_stands_and_trains(page, largest):
+    text = (PAGES / f"guides/{page}.md").read_text("utf-8")
+    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < largest
+
+
+def test_links_between_pages_lead_somewhere():
+    """In the repository as on the site, but for the optimizers' pages, which `hooks.py` makes."""
+    for page in PAGES.rglob("*.md"):
+        links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
+        ours = [link for link in links if "://" not in link and "optimizers/" not in link]
+        for link in ours:
+            assert (page.parent / link).exists(), (page.name, link)
+
+
+def test_the_conformance_page_shows_what_was_recorded():
+    shown = (PAGES / "conformance.md").read_text("utf-8")
+    assert shown == conformance.document(conformance.reports())
+
+
+def test_the_comparison_shows_what_was_recorded():
+    stored = json.loads(comparison.STORE.read_text("utf-8"))
+    shown = comparison.PAGE.read_text("utf-8")
+    assert "default" in stored
+    for name, found in stored.items():
+        assert comparison.block(name, found) in shown
+        ranks = [row["rank"] for row in found["ranking"]]
+        assert ranks == sorted(ranks)
 
 
 def test_migration_names_what_exists():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import optzoo
 from optzoo import eval_params, train_params
@@ -160,3 +161,53 @@ def test_evaluation_parameters_under_jit_and_vmap():
 def test_a_lone_array_has_evaluation_parameters_too():
     state, params = trained(AVERAGES["dog"](), jnp.ones(3))
     assert eval_params(state, params).shape == (3,)
+
+
+def raw(state):
+    """What a restore without a target makes of a state."""
+    if isinstance(state, dict):
+        return {name: raw(value) for name, value in state.items()}
+    if hasattr(state, "_asdict"):
+        return raw(state._asdict())
+    return [raw(value) for value in state] if isinstance(state, tuple) else state
+
+
+@pytest.mark.parametrize("find", [eval_params, train_params])
+@pytest.mark.parametrize("nesting", NESTINGS)
+def test_a_state_without_its_types_is_refused(find, nesting):
+    state, params = trained(NESTINGS[nesting](AVERAGES["schedule_free"]))
+    with pytest.raises(
+        ValueError, match=r"plain dictionaries.*restore it into .*tx\.init\(params\)"
+    ):
+        find(raw(state), params)
+
+
+def test_states_that_are_no_named_tuples_are_no_raw_restores():
+    states = [(), None, {}, [jnp.ones(3)], {"a": optax.adam(0.1).init(PARAMS), "b": [jnp.ones(2)]}]
+    for state in states:
+        assert eval_params(state, PARAMS) is PARAMS
+
+
+def test_nnx_objects_are_refused_in_favour_of_what_they_hold():
+    model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optzoo.schedule_free_sgd(0.5), wrt=nnx.Param)
+    params = nnx.state(model, nnx.Param)
+    for pair in [(optimizer, model), (optimizer, params), (optimizer.opt_state, model)]:
+        with pytest.raises(ValueError, match=r"pass optimizer\.opt_state and nnx\.state\(model"):
+            eval_params(*pair)
+    with pytest.raises(ValueError, match="nnx"):
+        eval_params(nnx.state(optimizer), params)
+    assert jax.tree.structure(eval_params(optimizer.opt_state, params)) == jax.tree.structure(
+        params
+    )
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_a_state_in_host_memory_gives_parameters_on_the_device(average):
+    state, params = trained(AVERAGES[average]())
+    for place in (jax.memory.Space.Host, None):
+        away = jax.device_put(state, place) if place else jax.device_get(state)
+        found = eval_params(away, params)
+        close(found, eval_params(state, params), rtol=0)
+        for leaf, param in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
+            assert leaf.sharding == param.sharding

@@ -1,14 +1,19 @@
 """Every rule equals its authors' code: recorded trajectories, replayed step by step."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.replay import (
     CONFIGURATIONS,
     FILES,
+    FUNCTIONS,
     INDEX,
     build,
     deviation,
     flax_layout,
+    in_torch_layout,
+    laid_out,
     load,
     outputs,
     replay,
@@ -16,6 +21,7 @@ from golden.replay import (
 
 import optzoo
 
+MATRICES = [name for name in CONFIGURATIONS if FILES[name].parent.name == "matrix"]
 MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" in entry]
 
 
@@ -23,10 +29,16 @@ MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_trajectory_is_the_recorded_one(name, dtype):
     configuration = CONFIGURATIONS[name]
-    arrays = flax_layout(load(name))
+    arrays = laid_out(name)
     kind = configuration.get("evaluation")
     params, evaluated = replay(
-        configuration["optzoo"], arrays, dtype, optzoo.eval_params if kind else None
+        configuration["optzoo"],
+        arrays,
+        dtype,
+        optzoo.eval_params if kind else None,
+        configuration.get("start_state"),
+        configuration.get("after_first"),
+        configuration.get("extra"),
     )
     tolerance = INDEX["tolerance"][dtype] | configuration.get(dtype, {})
     different = configuration.get("deviates", {"leaves": ()})
@@ -44,6 +56,19 @@ def test_trajectory_is_the_recorded_one(name, dtype):
         check({leaf: value[steps] for leaf, value in evaluated.items()}, arrays[kind])
 
 
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_matrix_is_the_same_map_in_either_layout(name):
+    configuration, arrays = CONFIGURATIONS[name], load(name)
+    node = in_torch_layout(configuration["optzoo"])
+    start = configuration.get("start_state")
+    params, _ = replay(node, arrays, "float64", start_state=start)
+    tolerance = INDEX["tolerance"]["float64"] | configuration.get("float64", {})
+    parted = deviation(params, arrays["params"], arrays["params0"], tolerance["rounding"])
+    different = configuration.get("deviates", {"leaves": ()})["leaves"]
+    for leaf in parted.keys() - set(different):
+        assert np.max(parted[leaf]) <= tolerance["displacement"], leaf
+
+
 @pytest.mark.parametrize("name", MEASURED_STEPS)
 def test_step_sizes_are_the_recorded_ones(name):
     measured = CONFIGURATIONS[name]["step_size"]
@@ -53,6 +78,18 @@ def test_step_sizes_are_the_recorded_ones(name):
     for column, leaf in enumerate(CONFIGURATIONS[name]["leaves"]):
         want = recorded[leaf] if leaf in recorded else recorded[""][:, column]
         np.testing.assert_allclose(got[leaf] if isinstance(got, dict) else got, want, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_give_the_recorded_values(name):
+    function, arrays = FUNCTIONS[name], load(name)
+    with jax.enable_x64(True):
+        given = jnp.asarray(arrays["input"][function["input"]])
+        for key, node in function["optzoo"].items():
+            kind, _, part = key.partition("/")
+            want = arrays[kind][part]
+            got = build(node, {})(given)
+            np.testing.assert_allclose(got, want, atol=function["tolerance"] * np.abs(want).max())
 
 
 def test_a_node_may_name_what_composes():

@@ -152,6 +152,8 @@ def test_fan_factors_follow_their_formulas(fan_in, fan_out):
     want = {
         "fan": max(1, fan_out / fan_in) ** 0.5,
         "keller_jordan": max(1, fan_out / fan_in) ** 0.5,
+        "rms_to_rms": (fan_out / fan_in) ** 0.5,
+        "kernel": (fan_out / fan_in) ** 0.5,
         "match_rms_adamw": 0.2 * max(fan_in, fan_out) ** 0.5,
         None: 1.0,
     }
@@ -162,10 +164,19 @@ def test_fan_factors_follow_their_formulas(fan_in, fan_out):
         same(out["bias"], ones["bias"])
 
 
-def test_a_convolutions_fan_is_flattened_unless_the_original_is_asked_for():
-    ones = {"kernel": jnp.ones((3, 2, 2, 60))}
-    for scale, factor in {"fan": 5**0.5, "keller_jordan": 1.5**0.5}.items():
-        out = zoo.scale_by_fan(scale).update(ones, optax.EmptyState())[0]
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((3, 2, 2, 60), None), ((60, 2, 3, 2), zoo.torch_axes)]
+)
+def test_a_convolutions_fan_is_flattened_unless_the_original_is_asked_for(shape, axes):
+    ones = {"kernel": jnp.ones(shape)}
+    factors = {
+        "fan": 5**0.5,
+        "rms_to_rms": 5**0.5,
+        "kernel": 30**0.5 / 9,
+        "keller_jordan": 1.5**0.5,
+    }
+    for scale, factor in factors.items():
+        out = zoo.scale_by_fan(scale, axes=axes).update(ones, optax.EmptyState())[0]
         np.testing.assert_allclose(out["kernel"], factor, rtol=1e-6)
 
 

@@ -57,6 +57,31 @@ REDUCED = {
         optzoo.dog(average_gamma=None),
         runner(optzoo.dog()),
     ),
+    "mars without its correction and clip": (
+        optzoo.mars(RATE, gamma=0.0, clip=None, include=".*"),
+        runner(optax.chain(zoo.adam(0.95, 0.99), optax.scale(-RATE))),
+    ),
+    "mars in Lion's form without its correction and clip": (
+        optzoo.mars(RATE, form="lion", gamma=0.0, clip=None, include=".*"),
+        runner(optax.chain(zoo.ema(0.95), optax.scale_by_sign(), optax.scale(-RATE))),
+    ),
+    "adamod without its bound": (optzoo.adamod(RATE, b3=0.0, form="paper"), ADAM),
+    "adabound with bounds that never bind": (
+        optzoo.adabound(RATE, final_lr=RATE, gamma=1e-12),
+        runner(optax.chain(zoo.adam(eps_on_debiased=False), optax.scale(-RATE))),
+    ),
+    "adabound with bounds that are closed": (
+        optzoo.adabound(RATE, final_lr=RATE, gamma=1e12),
+        runner(optax.chain(zoo.ema(0.9, debias=False), optax.scale(-RATE))),
+    ),
+    "adamomentum without momentum": (
+        optzoo.adamomentum(RATE, b1=0.0),
+        runner(optax.chain(zoo.adam(0.0, eps=0.0), optax.scale(-RATE))),
+    ),
+    "innaprop without inertia": (
+        optzoo.innaprop(RATE, alpha=2.0, beta=0.5, weight_decay=0.0),
+        runner(optax.chain(zoo.adam(0.0), optax.scale(-0.5 * RATE))),
+    ),
 }
 
 

@@ -163,7 +163,7 @@ def test_warm_up_starts_above_zero_and_arrives(length, peak):
 
 
 def test_no_warm_up_is_the_rate_itself():
-    assert zoo.linear_warmup(0.5, 0) == 0.5
+    assert zoo.linear_warmup(0.5, 0)(0) == 0.5
 
 
 @law

@@ -10,7 +10,7 @@ import optzoo
 from optzoo.primitives import lookahead, polynomial_average
 from optzoo.registry import Trait
 
-STEPS = 40
+STEPS = 100
 
 
 def names(*unwanted):

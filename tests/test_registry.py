@@ -20,7 +20,7 @@ FILES = [
 ]
 ENTRIES = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.items()]
 OPTIMIZERS = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.optimizers.items()]
-OTHERS = {*optzoo.REGISTRY.wrappers, *optzoo.REGISTRY.schedules}
+OTHERS = [*optzoo.REGISTRY.wrappers, *optzoo.REGISTRY.schedules]
 # What the kit can fill in where a wrapper or a schedule requires it.
 REQUIRED = {"learning_rate", "total_steps", "key", "warmup_steps"}
 
@@ -186,7 +186,7 @@ def test_a_name_is_registered_once():
 def test_an_unknown_name_gives_the_nearest():
     with pytest.raises(ValueError, match="unknown optimizer 'ademamixx': did you mean 'ademamix'"):
         get("ademamixx")
-    with pytest.raises(ValueError, match="unknown optimizer '': there are adago, "):
+    with pytest.raises(ValueError, match="unknown optimizer '': there are adabound, "):
         get("")
 
 

@@ -14,7 +14,7 @@ from optzoo.testing import Row, distributed
 from optzoo.testing.checks import processes
 from optzoo.testing.subject import importable
 
-CHECKS = ("sharded_auto", "sharded_explicit")
+CHECKS = ("linen_metadata", "nnx_metadata", "sharded_auto", "sharded_explicit")
 CHILD = f"""
 import json, sys
 import jax

@@ -1,4 +1,4 @@
-"""Shows what all claims' scripts found: writes their README.md and the main README's table."""
+"""Shows what all claims' scripts found: writes their README.md."""
 
 import argparse
 import subprocess
@@ -8,10 +8,9 @@ from pathlib import Path
 from shared.protocol import FIGURES, Record
 
 import optzoo
-from optzoo.catalog import between_markers
 
 HERE = Path(__file__).parent
-PAGE, README = HERE / "README.md", HERE.parents[1] / "README.md"
+PAGE = HERE / "README.md"
 SCRIPTS = sorted(path for path in HERE.glob("*.py") if path != Path(__file__))
 COMMAND = "python examples/claims/page.py"
 
@@ -29,8 +28,8 @@ In the figures, lines are medians over the seeds and bands span all of them. The
 taken with nothing else on the two cores.
 
 ```sh
-{COMMAND} --run   # runs all scripts, and writes this page and the README's table
-{COMMAND}         # writes them from the recorded results
+{COMMAND} --run   # runs all scripts, and writes this page
+{COMMAND}         # writes it from the recorded results
 ```
 
 The scripts need the extra `compare`."""
@@ -56,8 +55,7 @@ def section(stem: str, record: Record) -> str:
 def summary(records: dict[str, Record]) -> str:
     """The table of verdicts."""
     rows = [
-        f"| [{record.title}](examples/claims/README.md#{stem}) | {record.verdict} "
-        f"| {record.seconds:.0f} s |"
+        f"| [{record.title}](#{stem}) | {record.verdict} | {record.seconds:.0f} s |"
         for stem, record in records.items()
     ]
     return "\n".join(["| claim | verdict | run time |", "|---|---|---:|", *rows])
@@ -76,9 +74,7 @@ def main() -> None:
             subprocess.run([sys.executable, script], check=True)
     records = load()
     sections = [section(stem, record) for stem, record in records.items()]
-    PAGE.write_text("\n\n".join([INTRODUCTION, *sections]) + "\n", "utf-8")
-    text = between_markers(README.read_text("utf-8"), "claims", summary(records))
-    README.write_text(text, "utf-8")
+    PAGE.write_text("\n\n".join([INTRODUCTION, summary(records), *sections]) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
 """The machine that a comparison runs on: its memory, its processes, its cache of compilations."""
 
+import ctypes
 import os
+import signal
+import sys
+import tempfile
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,10 @@ SHARE = 0.2
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 AUTOMATIC = "auto"
 WORTH_CACHING = 0.2
+# Threads of their own send the heartbeats, however busy a process is.
+HEARTBEAT_SECONDS = 10
+LOG_BYTES = 1 << 20
+_LAST_WORD = threading.Lock()
 
 
 def available() -> float:
@@ -55,10 +65,56 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     automatic = coordinator == AUTOMATIC
     if not automatic and (processes is None or process is None):
         raise UserError("--coordinator host:port needs --processes and --process")
+    # Else a process that is told to end only takes note of it.
+    if "jax_enable_preemption_service" in jax.config.values:
+        jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(None if automatic else coordinator, processes, process)
+        jax.distributed.initialize(
+            None if automatic else coordinator,
+            processes,
+            process,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
     except Exception as error:
         raise UserError(f"cannot join {coordinator!r}: {one_line(error)}") from error
+    _end_in_one_line()
+
+
+def is_joined() -> bool:
+    """Whether there are other processes, which wait for this one."""
+    return jax.distributed.is_initialized()
+
+
+def leave(message: str) -> None:
+    """Ends this process at once with a line on stderr and exit code 2, whatever others wait for."""
+    if not _LAST_WORD.acquire(blocking=False):
+        time.sleep(60)  # Another thread is just ending the process.
+    print(f"optzoo: {message}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def _end_in_one_line() -> None:
+    """Makes the loss of a joined process an orderly end.
+
+    JAX notices it in a thread of its own, writes a C++ stack trace and aborts. What it writes is
+    put aside from now on, and the abort, which runs in that thread, calls `leave`.
+    """
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+
+    def aborted(_: int) -> None:
+        with tempfile.NamedTemporaryFile(prefix="optzoo-", suffix=".log", delete=False) as log:
+            log.write(os.pread(2, LOG_BYTES, 0))
+        leave(f"a joined process has ended or is out of reach; what JAX says is in {log.name}")
+
+    # Python's own handlers run in the main thread, and only after the abort.
+    _KEPT.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted))
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), _KEPT[-1])
+
+
+# What C calls must not be collected.
+_KEPT: list[object] = []
 
 
 def agree(values: np.ndarray) -> np.ndarray:

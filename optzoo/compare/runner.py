@@ -3,19 +3,20 @@
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from optzoo.compare.errors import UserError
+from optzoo.compare.errors import NotReused, UserError
 from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
@@ -75,11 +76,14 @@ def run(
 
     Raises:
       UserError: for anything the arguments ask for that cannot be done.
+
+    Warns:
+      NotReused: where a problem or an optimizer calls what the store cannot see into, such as
+        `jax.pure_callback`; its runs are repeated every time.
     """
     grid = lrs if isinstance(lrs, Grid) else DEFAULT if lrs is None else Grid.of(list(lrs))
-    for name, value in (("seeds", seeds), ("steps", steps)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+    seeds = select.whole("seeds", seeds)
+    steps = None if steps is None else select.whole("steps", steps)
     rules = contestants(select.optimizers(optimizers), schedules, weight_decay)
     tasks = select.problems(problems)
     for name, problem in tasks.items():
@@ -87,7 +91,9 @@ def run(
 
     with Store(_store_path(out)) as store:
         store.begin(_about(rules, tasks, grid, seeds, steps, weight_decay, command))
-        _run_all(store, rules, tasks, grid, range(seeds), steps, progress)
+        unseen = _run_all(store, rules, tasks, grid, range(seeds), steps, progress)
+        if unseen:
+            warnings.warn(_not_reused(unseen), NotReused, stacklevel=2)
         return Results.of(store)
 
 
@@ -99,8 +105,12 @@ def _run_all(
     seeds: Sequence[int],
     steps: int | None,
     progress: Callable[[Progress], None],
-) -> None:
-    """One problem after the other, or several where rules are few; a few pairs at a time."""
+) -> dict[str, tuple[str, ...]]:
+    """One problem after the other, or several where rules are few; a few pairs at a time.
+
+    Returns the operations that fingerprints do not see into, for every pair with such.
+    """
+    unseen = {}
     start, done, total = time.perf_counter(), 0, len(rules) * len(tasks)
     # Two or more at a time: one compiles while another computes. Joined processes must all start
     # the same programs in the same order.
@@ -121,12 +131,25 @@ def _run_all(
                     done += 1
                     left = (time.perf_counter() - start) * (total - done) / done
                     label = f"{fill.rule} on {fill.task}"
+                    if fill.sweep.unseen:
+                        unseen[label] = fill.sweep.unseen
                     progress(Progress(done, total, label, *counts, left))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         for fill in fills:
             fill.measure()
+    return unseen
+
+
+def _not_reused(unseen: dict[str, tuple[str, ...]]) -> str:
+    first, *others = unseen
+    more = f" and {len(others)} more" if others else ""
+    calls = ", ".join(sorted(set(chain.from_iterable(unseen.values()))))
+    return (
+        f"{first}{more}: what {calls} does cannot be seen, so these runs are repeated every time, "
+        "and never taken from earlier results"
+    )
 
 
 class _Fill:
@@ -219,8 +242,10 @@ def _store_path(out: str | Path | None) -> Path | None:
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        # A name with a null character is a ValueError.
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {folder}: {reason}") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write to {folder}: permission denied")
     return folder / STORE_NAME

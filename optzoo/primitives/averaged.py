@@ -19,7 +19,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import copied
-from optzoo.primitives.evaluation import where_kept
+from optzoo.primitives.evaluation import beside, where_kept
 from optzoo.registry import Trait, wrapper
 
 
@@ -38,13 +38,14 @@ class ScheduleFreeState(NamedTuple):
     b1: jax.Array
 
     def eval_params(self, params: Tree) -> Tree:
-        return where_kept(
-            lambda z, y: y + (1 - 1 / self.b1.astype(z.dtype)) * (z - y), self.z, params
-        )
+        def average(z, y):
+            return y + (1 - 1 / beside(self.b1, y).astype(z.dtype)) * (z - y)
+
+        return where_kept(average, self.z, params)
 
     def train_params(self, params: Tree) -> Tree:
         def between(z, x):
-            return x + (1 - self.b1.astype(z.dtype)) * (z - x)
+            return x + (1 - beside(self.b1, x).astype(z.dtype)) * (z - x)
 
         return where_kept(between, self.z, params)
 

@@ -6,10 +6,8 @@ Paths and shapes are all that is looked at: nothing here depends on a leaf's num
 """
 
 import math
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeGuard
 
 import jax
@@ -17,6 +15,17 @@ import numpy as np
 from optax.contrib import MuonDimensionNumbers
 
 from optzoo.primitives.base import Tree
+from optzoo.primitives.evidence import (
+    PROJECTION,
+    Seen,
+    ancestry,
+    gather,
+    in_attention,
+    is_vector,
+    judge,
+    owner_name,
+    path_name,
+)
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,42 @@ class Axes:
       batch: the axes along which independent matrices are stacked (scanned layers, experts; the
         heads, for an attention kernel that is to be seen head by head).
 
+      split: the matrices that a fused kernel is made of, side by side along its last output axis:
+        how many of equal size (3 for queries, keys and values, the heads for each head), or the
+        size of each. Rules that send matrices and others to different optimizers, and what is
+        wrapped in `in_blocks`, see each block as a leaf of its own.
+
     Axes may be counted from the end (-1 is the last); together they must be every axis once.
     """
 
     input: tuple[int, ...]
     output: tuple[int, ...]
     batch: tuple[int, ...] = ()
+    split: int | tuple[int, ...] = 1
+
+    @property
+    def whole(self) -> "Axes":
+        """The same axes of a kernel that is not split."""
+        return replace(self, split=1)
+
+    def blocks(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The sizes of the blocks of a leaf along its last output axis.
+
+        Raises:
+          ValueError: if the split does not fill that axis.
+        """
+        size = shape[self.output[-1]]
+        sizes = (
+            (size // max(self.split, 1),) * self.split
+            if isinstance(self.split, int)
+            else self.split
+        )
+        if sum(sizes) != size or not all(part > 0 for part in sizes):
+            raise ValueError(
+                f"axes: split must fill the last output axis, {size}, with whole blocks; "
+                f"got split={self.split!r} for a leaf of shape {shape}"
+            )
+        return sizes
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -50,7 +89,8 @@ class Axes:
         if sorted(axis + ndim * (axis < 0) for axis in self.order) != list(range(ndim)):
             raise ValueError(f"axes must name each of the {ndim} axes of a leaf once; got {self}")
         groups = (self.input, self.output, self.batch)
-        return Axes(*(tuple(axis % ndim for axis in group) for group in groups))
+        inputs, outputs, batch = (tuple(axis % ndim for axis in group) for group in groups)
+        return Axes(inputs, outputs, batch, self.split)
 
     def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape (batch…, in, out) in which `to_matrix` arranges a leaf of `shape`."""
@@ -93,19 +133,20 @@ def map_with_axes(fn: Callable[..., Any], axes: AxesLike, tree: Tree, *rest: Tre
 
     Raises:
       ValueError: if a spec does not fit its leaf or a tree of specs leaves one out; the message
-        gives the path, the shape and the spec.
+        gives the path, the shape and the spec. Also for a spec with a `split`.
     """
-    axes_of = axes_reader(axes)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf, *others: fn(axes_of(path_name(path), leaf), leaf, *others), tree, *rest
-    )
+    axes_of = axes_reader(axes, tree)
 
+    def mapped(path, leaf, *others):
+        spec = axes_of(path_name(path), leaf)
+        if spec is not None and spec.split != 1:
+            raise ValueError(
+                f"axes: {path_name(path)!r} is split, which only what is wrapped in "
+                f"`optzoo.primitives.in_blocks` can follow; got {spec}"
+            )
+        return fn(spec, leaf, *others)
 
-def path_name(path: tuple[Any, ...]) -> str:
-    """A leaf's key path as "a/b/c", without the `.value` of Flax's boxes around arrays."""
-    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return jax.tree_util.tree_map_with_path(mapped, tree, *rest)
 
 
 def flax_axes(path: str, leaf: Any) -> Axes | None:
@@ -119,8 +160,13 @@ def flax_axes(path: str, leaf: Any) -> Axes | None:
       (ScanBlock_0), for those called layers, blocks, experts, scan… or stacked… without an index
       after it, and for the bare weights of a mixture of experts; two axes are always left.
 
-    Names are a convention, not a proof: a convolution inside a module called `layers` that is
-    not scanned, or layers scanned along another axis than the first, need the `axes` argument.
+    That is what one leaf tells. As the `axes` of a whole tree (it is the default) its neighbours
+    are asked first, and the model's own names of its axes, where its leaves carry them:
+
+    - Scales of norms with a second axis prove that layers are stacked, and along which axis.
+    - The size of the norms is the model's width: the input of queries, keys, values and gates, in
+      whichever order their axes come, and the output of what leads back.
+    - A bias beside a kernel has the shape of its outputs: (a, b) beside (a,) is (out, in).
 
     Args:
       path: "a/b/c".
@@ -129,16 +175,7 @@ def flax_axes(path: str, leaf: Any) -> Axes | None:
     Returns:
       The axes, or None where the leaf is not a matrix.
     """
-    ndim = len(np.shape(leaf))
-    if is_vector(path, ndim):
-        return None
-    stacked = _stacked(path, ndim)
-    batch, axes = tuple(range(stacked)), tuple(range(stacked, ndim))
-    if len(axes) > 2 and PROJECTION.fullmatch(owner_name(path)) and "conv" not in path.lower():
-        if len(axes) == 4 and np.shape(leaf)[axes[1]] == 3:
-            return Axes(axes[:1], axes[2:], (*batch, axes[1]))
-        return Axes(axes[:1], axes[1:], batch)
-    return Axes(axes[:-1], axes[-1:], batch)
+    return _flax_axes(_alone(path, leaf))
 
 
 def torch_axes(path: str, leaf: Any) -> Axes | None:
@@ -153,60 +190,115 @@ def torch_axes(path: str, leaf: Any) -> Axes | None:
     Returns:
       The axes, or None where the leaf is not a matrix.
     """
-    ndim = len(np.shape(leaf))
-    if is_vector(path, ndim):
+    return _torch_axes(_alone(path, leaf))
+
+
+def _alone(path: str, leaf: Any) -> Seen:
+    shape = np.shape(leaf)
+    return judge(((path, shape, (None,) * len(shape)),))[path]
+
+
+def _flax_axes(leaf: Seen) -> Axes | None:
+    if leaf.vector:
         return None
-    batch = tuple(range(_stacked(path, ndim)))
-    output, channels, *spatial = range(len(batch), ndim)
+    rest, batch = leaf.rest, leaf.stacked
+    if _is_transposed(leaf, leaf.sizes[-1], leaf.sizes[0]):
+        return _torch_order(rest, batch)
+    if len(rest) > 2 and not is_convolution(leaf):
+        return _projection(leaf)
+    if len(rest) > 2 and leaf.bias == leaf.sizes[-2:-1] != leaf.sizes[-1:]:
+        return Axes((*rest[:-2], rest[-1]), rest[-2:-1], batch)
+    return Axes(rest[:-1], rest[-1:], batch)
+
+
+def _torch_axes(leaf: Seen) -> Axes | None:
+    if leaf.vector:
+        return None
+    output, channels, *spatial = leaf.rest
+    if len(leaf.bias or ()) == 1 and leaf.bias == leaf.sizes[1:2] != leaf.sizes[:1]:
+        output, channels = channels, output
+    return Axes((*spatial, channels), (output,), leaf.stacked)
+
+
+def _is_transposed(leaf: Seen, ordinary: int, other: int) -> bool:
+    """Whether the bias beside a kernel, or those of its neighbours, show it as (out, in, …)."""
+    if len(leaf.bias or ()) == 1 and ordinary != other and leaf.bias in ((ordinary,), (other,)):
+        return leaf.bias == (other,)
+    return len(leaf.rest) == 2 and bool(leaf.transposed)
+
+
+def _torch_order(rest: tuple[int, ...], batch: tuple[int, ...]) -> Axes:
+    output, channels, *spatial = rest
     return Axes((*spatial, channels), (output,), batch)
 
 
-# Names are compared in lower case, without underscores and final digits: Embed_0 is "embed".
-_VECTOR = re.compile(r"\w*(bias|scale)|b|beta|gamma")
-_NORM = re.compile(r"\w*norm|ln")
-PROJECTION = re.compile(r"(to|w)?(q|k|v|kv|qkv|query|key|value|querykeyvalue)(proj|projection)?")
-# These are compared with the name as it stands, whose case and digits tell.
-_LIFTED = re.compile(r"(?:(?:Scan|Vmap|Checkpoint|Remat)(?=[A-Z]))+")
-_STACK = re.compile(r"(\w*_)?(layers|blocks|experts)|(scan|stacked)\w*")
-_INDEX = re.compile(r"\d+|(layer|block|expert)s?_?\d+")
+def is_convolution(leaf: Seen) -> bool:
+    """Whether a leaf of rank 3 and more slides over its leading axes, so that the last is output.
+
+    A kernel as high as it is wide does, and one that has only two axes to multiply over.
+    """
+    *spatial, _, _ = leaf.sizes
+    if "conv" in leaf.path.lower():
+        return True
+    if sum(size > 1 for size in leaf.sizes) < 3:
+        return not PROJECTION.fullmatch(owner_name(leaf.path))
+    return len(spatial) > 1 and len(set(spatial)) == 1 and not in_attention(leaf.path)
 
 
-def plain(name: str) -> str:
-    """A name in lower case, without underscores and final digits."""
-    return name.replace("_", "").rstrip("0123456789").lower()
+# What the words of a name say of a layer: which part of attention, and which way it leads.
+_PARTS = {"q", "k", "v", "query", "key", "value", "queries", "keys", "values", "wq", "wk", "wv"}
+_FUSED = {"qkv": {3}, "wqkv": {3}, "kv": {2}, "wkv": {2}, "in": {2, 3}}
+_READS = {*_PARTS, *_FUSED, "gate", "gating", "up", "wi"}
+_WRITES = {"o", "wo", "out", "output", "down", "vec"}
 
 
-def owner_name(path: str) -> str:
-    """The name that says what a leaf is: its module's where its own is just "kernel"."""
-    *modules, name = map(plain, path.split("/"))
-    return modules[-1] if modules and name in ("kernel", "weight", "w") else name
+def _projection(leaf: Seen) -> Axes:
+    """A kernel of rank 3 and more between the model's width and heads, or several in one."""
+    rest, sizes = leaf.rest, leaf.sizes
+    found = set(leaf.words)
+    reads, writes = bool(found & _READS), bool(found & _WRITES)
+    named = [at for at, axis in enumerate(rest) if leaf.names[axis] == "embed"]
+    places = named or [at for at, size in enumerate(sizes) if size == leaf.width]
+    known = len(leaf.bias or ())
+    if reads and places and not known:
+        reading = places[:1]
+    elif known and leaf.bias == sizes[-known:] and known < len(sizes):
+        reading = list(range(len(sizes) - known))
+    elif writes and places:
+        written = places[-1]
+        inputs = tuple(axis for at, axis in enumerate(rest) if at != written)
+        return Axes(inputs, (rest[written],), leaf.stacked)
+    elif places and places[-1] == len(sizes) - 1:
+        reading = list(range(len(sizes) - 1))
+    elif named or (places and in_attention(leaf.path)):
+        reading = places[:1]
+    elif PROJECTION.fullmatch(owner_name(leaf.path)):
+        reading = [0]
+    else:
+        reading = list(range(len(sizes) - 1))
+    inputs = tuple(rest[at] for at in reading)
+    outputs = tuple(axis for axis in rest if axis not in inputs)
+    batch = leaf.stacked
+    if len(reading) == 1 and len(outputs) > 1 and (fused := _fused_axis(leaf, reading[0])):
+        batch, outputs = (*batch, *fused), tuple(axis for axis in outputs if axis not in fused)
+    return Axes(inputs, outputs, tuple(sorted(batch)))
 
 
-def is_vector(path: str, ndim: int) -> bool:
-    """Whether rank or name tell that a leaf is no matrix."""
-    owner, name = owner_name(path), plain(path.rpartition("/")[2])
-    normed = ndim == 2 and _NORM.fullmatch(owner)
-    return ndim < 2 or bool(_VECTOR.fullmatch(name) or normed)
+def _fused_axis(leaf: Seen, place: int) -> tuple[int, ...]:
+    """The axis that counts what is fused in a projection that reads at `place`: 2 or 3."""
+    parts = [word for word in leaf.words if word in _PARTS]
+    counts = next((_FUSED[word] for word in leaf.words if word in _FUSED), {len(parts) or 2})
+    at, counts = (0, {2, 3}) if place and counts != {1} else (1, counts - {1})
+    axis = leaf.rest[at]
+    return (axis,) if leaf.sizes[at] in counts and leaf.names[axis] in (None, "qkv") else ()
 
 
-def _stacked(path: str, ndim: int) -> int:
-    """How many leading axes of a leaf count separate matrices."""
-    name = path.rpartition("/")[2]
-    count = 0
-    for module, child in pairwise(path.split("/")):
-        if lifted := _LIFTED.match(module):
-            count += len(re.findall("Scan|Vmap", lifted[0]))
-        elif _STACK.fullmatch(module) and not _INDEX.fullmatch(child):
-            count += 1
-        elif "moe" in module.lower() and child == name and owner_name(path) == plain(name):
-            count += 1
-    return min(count, ndim - 2)
-
-
-def axes_reader(axes: AxesLike) -> Callable[[str, Any], Axes | None]:
-    """The function of path and leaf that `axes` stands for; its results fit their leaves."""
-    if axes is None:
-        return flax_axes
+def axes_reader(axes: AxesLike, tree: Tree) -> Callable[[str, Any], Axes | None]:
+    """The function of path and leaf that `axes` stands for; its results fit those of `tree`."""
+    if axes is None or axes is flax_axes or axes is torch_axes:
+        seen = gather(tree)
+        read_axes = _torch_axes if axes is torch_axes else _flax_axes
+        return lambda path, leaf: read_axes(seen[path])
     if _is_spec(axes):
         return lambda path, leaf: _where_it_fits(axes, path, leaf)
     if is_function(axes):
@@ -272,9 +364,14 @@ def by_path(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> dict[st
     return {path_name(path): leaf for path, leaf in leaves}
 
 
-def ancestry(path: str) -> Iterator[str]:
-    """The path, its parent, and so on up to the root, ""."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
-    yield ""
+def doubt(leaf: Seen, axes: AxesLike) -> str:
+    """What `flax_axes` and `torch_axes` take for granted of a leaf where nothing tells its axes."""
+    if axes is not None and axes is not flax_axes and axes is not torch_axes:
+        return ""
+    if leaf.vector or len(leaf.rest) < 3 or leaf.bias or leaf.width or any(leaf.names):
+        return ""
+    order = leaf.sizes[::-1] if axes is torch_axes else leaf.sizes
+    square = len(order) > 3 and len(set(order[:-2])) == 1
+    if square or "conv" in leaf.path.lower() or PROJECTION.fullmatch(owner_name(leaf.path)):
+        return ""
+    return f"the {'first' if axes is torch_axes else 'last'} axis is taken for the output"

@@ -64,6 +64,8 @@ NonNegative = Annotated[jax.typing.ArrayLike, Range("[0, inf)")]
 NonNegativeOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)", schedule=True)]
 Positive = Annotated[jax.typing.ArrayLike, Range("(0, inf)")]
 Count = Annotated[jax.typing.ArrayLike, Range("[1, inf)")]
+Size = Annotated[int, Range("[1, inf)")]
+"""A count that chooses the program, and so cannot be traced."""
 
 
 def at(value: jax.typing.ArrayLike | Schedule, count: jax.Array) -> jax.typing.ArrayLike:
@@ -153,10 +155,30 @@ def widened(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
 
 
 def wide(tree: Tree) -> Tree:
-    """Every floating leaf as float32 or wider; other leaves unchanged."""
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.float32 if is_narrow(leaf) else None), tree
-    )
+    """Every floating leaf as float32 or wider; other leaves unchanged. Shapes stay shapes."""
+
+    def widen(leaf):
+        dtype = jnp.float32 if is_narrow(leaf) else None
+        if is_abstract(leaf):
+            return leaf.update(dtype=dtype) if dtype else leaf
+        return jnp.asarray(leaf, dtype)
+
+    return jax.tree.map(widen, tree)
+
+
+def is_abstract(leaf: Any) -> bool:
+    """Whether a leaf is a mere shape, as `jax.eval_shape` makes them."""
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def require_values(params: Tree, who: str) -> None:
+    """Raises ValueError where `init` got shapes and `who` needs the parameters themselves."""
+    if any(map(is_abstract, jax.tree.leaves(params))):
+        raise ValueError(
+            f"{who} starts from the parameters' values, so tx.init cannot do with their shapes: "
+            "for a sharded state call jax.jit(tx.init, out_shardings=…)(params), for the state's "
+            "shapes jax.eval_shape(tx.init, params)"
+        )
 
 
 def is_narrow(leaf: jax.typing.ArrayLike) -> bool:
@@ -169,10 +191,27 @@ def cast_like(tree: Tree, target: Tree) -> Tree:
     """Each leaf of `tree` in the dtype of the same leaf of `target`.
 
     What has another structure (one scalar for a whole tree) is a factor, not an update: it stays.
+    So does what is real beside a complex leaf, in that leaf's precision.
     """
     if not same_structure(tree, target):
         return tree
-    return jax.tree.map(lambda x, like: x.astype(jnp.result_type(like)), tree, target)
+
+    def cast(x, like):
+        return x.astype(jnp.result_type(like) if jnp.iscomplexobj(x) else real_dtype(like))
+
+    return jax.tree.map(cast, tree, target)
+
+
+def real_dtype(leaf: jax.typing.ArrayLike) -> Any:
+    """The dtype of a leaf's absolute values."""
+    dtype = jnp.result_type(leaf)
+    return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.inexact) else dtype
+
+
+def common_dtype(tree: Tree) -> Any:
+    """The dtype that the numbers of all leaves fit in; float32 for a tree without any."""
+    leaves = jax.tree.leaves(tree)
+    return jnp.result_type(*(leaf.dtype for leaf in leaves)) if leaves else jnp.float32
 
 
 def same_structure(tree: Tree, other: Tree) -> bool:

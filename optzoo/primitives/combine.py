@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.base import Tree, require_params, same_structure, transformation
+from optzoo.primitives.base import (
+    Mask,
+    Tree,
+    require_params,
+    require_values,
+    same_structure,
+    transformation,
+)
 
 
 def merge(
@@ -99,12 +106,19 @@ gradient: optax.GradientTransformation = optax.identity()
 parameters: optax.GradientTransformation = optax.stateless(_pass_params)
 
 
-def only(
-    mask: Any | Callable[[Any], Any] | None, tx: optax.GradientTransformation
-) -> optax.GradientTransformation:
+def select(mask: Mask, chosen: Tree, other: Tree) -> Tree:
+    """`chosen` where the mask is True, `other` elsewhere; `chosen` itself for the mask None."""
+    if mask is None:
+        return chosen
+    tree = mask(other) if callable(mask) else mask
+    return jax.tree.map(lambda use, x, y: x if use else y, tree, chosen, other)
+
+
+def only(mask: Mask, tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """`tx` where the mask is True and zero elsewhere; `tx` itself for the mask None.
 
-    `optax.masked` lets unmasked gradients pass, which a branch of a sum must not do.
+    `optax.masked` lets unmasked gradients pass, which a branch of a sum must not do, and its state
+    tells whether there is a mask. Here the state is that of `tx` on all leaves, whatever the mask.
 
     Args:
       mask: a tree of booleans like the parameters, or a prefix of it, or a function that makes one.
@@ -113,9 +127,13 @@ def only(
     Returns:
       A transformation.
     """
-    if mask is None:
-        return tx
-    return optax.partition({True: tx, False: optax.set_to_zero()}, mask)
+    inner = optax.with_extra_args_support(tx)
+
+    def update(updates, state, params=None, **extra_args):
+        out, state = inner.update(updates, state, params, **extra_args)
+        return select(mask, out, optax.tree.zeros_like(out)), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def multiply(x: jax.Array, factor: Any) -> jax.Array:
@@ -134,5 +152,10 @@ def add(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def copied(params: Tree) -> Tree:
-    """Fresh buffers with the parameters' values: state must not alias what a step donates."""
+    """Fresh buffers with the parameters' values: state must not alias what a step donates.
+
+    Raises:
+      ValueError: for shapes without values.
+    """
+    require_values(params, "this optimizer")
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)

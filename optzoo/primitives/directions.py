@@ -9,15 +9,18 @@ import optax
 from optzoo.primitives.axes import Axes, AxesLike, map_with_axes
 from optzoo.primitives.base import (
     Count,
+    Decay,
     DType,
     Fraction,
     NonNegative,
     Positive,
     Tree,
+    is_zero,
     require_params,
     transformation,
 )
-from optzoo.primitives.norms import layer_energy, layer_peak, root, unit_norm
+from optzoo.primitives.combine import gradient
+from optzoo.primitives.norms import layer_energy, layer_maximum, root, unit_norm
 
 KeptShare = Literal["mean", "plus_one"]
 
@@ -61,7 +64,7 @@ def agree(
     return update * (kept / share)
 
 
-class FrictionState(NamedTuple):
+class PreviousGradientState(NamedTuple):
     """The gradient of the step before."""
 
     previous: Tree
@@ -78,11 +81,11 @@ def friction(*, dtype: DType = None) -> optax.GradientTransformation:
       dtype: dtype of the stored gradient; float32 or the parameters' wider dtype by default.
 
     Returns:
-      A transformation with `FrictionState` whose output is a factor in [1/2, 1].
+      A transformation with `PreviousGradientState` whose output is a factor in [1/2, 1].
     """
 
     def init(params):
-        return FrictionState(optax.tree.zeros_like(params, dtype=dtype))
+        return PreviousGradientState(optax.tree.zeros_like(params, dtype=dtype))
 
     def update(updates, state, params=None):
         del params
@@ -91,9 +94,143 @@ def friction(*, dtype: DType = None) -> optax.GradientTransformation:
             updates,
             state.previous,
         )
-        return out, FrictionState(optax.tree.cast(updates, dtype))
+        return out, PreviousGradientState(optax.tree.cast(updates, dtype))
 
     return optax.GradientTransformation(init, update)
+
+
+@transformation
+def extrapolate(
+    strength: NonNegative, *, approximate: bool = True, dtype: DType = None
+) -> optax.GradientTransformation:
+    """The gradient and a part of how it has changed since the step before.
+
+    Rule:
+      returns g + strength·(g − g_prev), with g_prev = 0 on the first step
+
+    Args:
+      strength: how much of the change to add; the plain number 0 keeps no state.
+      approximate: g_prev is the gradient of the step before. False: it is what `update` gets as
+        `previous_grad`, this step's batch at the parameters of the step before, and no state.
+      dtype: dtype of the stored gradient; float32 or the parameters' wider dtype by default.
+
+    Returns:
+      A transformation with `PreviousGradientState`.
+
+    Raises:
+      ValueError: for a strength out of range, or from `update` without the previous_grad it needs.
+    """
+    if is_zero(strength):
+        return gradient
+
+    def init(params):
+        kept = optax.tree.zeros_like(params, dtype=dtype) if approximate else ()
+        return PreviousGradientState(kept)
+
+    def is_hidden(node):
+        return isinstance(node, optax.MaskedNode)
+
+    def update(updates, state, params=None, *, previous_grad=None, **extra_args):
+        del params, extra_args
+        if not approximate and previous_grad is None:
+            raise ValueError(
+                "extrapolate: approximate=False needs this batch's gradient at the parameters of "
+                "the step before: call update(grads, state, params, previous_grad=...)"
+            )
+        # A partition hides leaves of the updates, but none of an extra argument.
+        out = jax.tree.map(
+            lambda g, previous: (
+                g if is_hidden(g) else g + strength * (g - previous.astype(g.dtype))
+            ),
+            updates,
+            state.previous if approximate else previous_grad,
+            is_leaf=is_hidden,
+        )
+        return out, PreviousGradientState(optax.tree.cast(updates, dtype) if approximate else ())
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+@transformation
+def clip_norm(limit: Positive = 1.0, *, axes: AxesLike = None) -> optax.GradientTransformation:
+    """Scales each leaf down to a largest norm, leaf by leaf.
+
+    Rule:
+      g ← g / max(1, |g|/limit)
+
+    Args:
+      limit: the largest norm.
+      axes: where a leaf stacks several layers, a spec with batch axes clips each by its own norm.
+
+    Returns:
+      A stateless transformation.
+
+    Raises:
+      ValueError: for a limit out of range.
+    """
+
+    def clipped(spec, g):
+        return g / jnp.maximum(1, root(layer_energy(spec, g)) / limit)
+
+    return optax.stateless(lambda updates, _: map_with_axes(clipped, axes, updates))
+
+
+@transformation
+def variance_reduced(
+    gamma: NonNegative = 0.025,
+    b1: Decay = 0.95,
+    *,
+    clip: Positive | None = 1.0,
+    approximate: bool = True,
+    axes: AxesLike = None,
+    dtype: DType = None,
+) -> optax.GradientTransformation:
+    """MARS's corrected gradient, for a momentum with decay b1 to average.
+
+    Rule:
+      c = g + gamma·b1/(1 − b1)·(g − g_prev), with g_prev = 0 on the first step
+      returns c / max(1, |c|/clip), the norm of one leaf
+
+    Args:
+      gamma: strength of the correction; 0 for none, and no state.
+      b1: decay of the momentum that follows.
+      clip: largest norm of a corrected gradient; None for no clip.
+      approximate, dtype: as in `extrapolate`.
+      axes: as in `clip_norm`.
+
+    Returns:
+      A transformation.
+
+    Raises:
+      ValueError: for an argument out of range.
+
+    Source: Yuan et al. 2024, arXiv 2411.10438.
+    """
+    strength = gamma * b1 / (1 - b1)
+    corrected = extrapolate(strength, approximate=approximate, dtype=dtype)
+    return optax.chain(corrected, gradient if clip is None else clip_norm(clip, axes=axes))
+
+
+@transformation
+def damp(*, axes: AxesLike = None) -> optax.GradientTransformation:
+    """Damps gradient entries by their own and the layer's largest size (Gravity).
+
+    Rule:
+      g ← g / (1 + (g·max|g|)²), the maximum over the layer
+
+    Args:
+      axes: where a leaf stacks several layers, a spec with batch axes gives each its own maximum.
+
+    Returns:
+      A stateless transformation.
+
+    Source: Bahrami and Pouriyan Zadeh 2021, arXiv 2101.09192.
+    """
+
+    def damped(spec, g):
+        return g / (1 + jnp.square(g * layer_maximum(spec, g)))
+
+    return optax.stateless(lambda updates, _: map_with_axes(damped, axes, updates))
 
 
 def remove_radial(
@@ -201,7 +338,7 @@ def radial_decay(
       returns weight_decay·p, times ratio where p looks scale-invariant to the gradient
 
     Args:
-      weight_decay: the decay, before the learning rate.
+      weight_decay: the decay, before the learning rate; the plain number 0 costs nothing.
       ratio: factor on scale-invariant weights, whose norm decay cannot change the function.
       delta, eps, axes: as in `project_radial`.
 
@@ -211,6 +348,8 @@ def radial_decay(
     Raises:
       ValueError: for an argument out of range, or without parameters.
     """
+    if is_zero(weight_decay):
+        return optax.set_to_zero()
 
     def decay(spec, g, p):
         _, projected = remove_radial(spec, g, g, p, delta=delta, eps=eps)
@@ -246,7 +385,7 @@ def remove_parallel(*, rescale: bool = True, axes: AxesLike = None) -> optax.Gra
 
     def across(spec, g, p):
         # Numbers of at most 1, so that no square is too large or too small for its dtype.
-        peaks = [layer_peak(spec, x) for x in (g, p)]
+        peaks = [layer_maximum(spec, x) for x in (g, p)]
         g, p = (x / jnp.where(peak > 0, peak, 1) for x, peak in zip((g, p), peaks, strict=True))
         batch = spec.batch if spec else ()
         summed = tuple(axis for axis in range(g.ndim) if axis not in batch)

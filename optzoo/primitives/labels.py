@@ -1,6 +1,7 @@
 """Which leaves are matrices to orthogonalise, recognised by path and shape."""
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,20 +12,10 @@ import numpy as np
 import optax
 from jax.tree_util import tree_leaves_with_path
 
-from optzoo.primitives.axes import (
-    PROJECTION,
-    Axes,
-    AxesLike,
-    ancestry,
-    axes_reader,
-    by_path,
-    is_function,
-    is_vector,
-    owner_name,
-    path_name,
-    plain,
-)
+from optzoo.primitives.axes import Axes, AxesLike, axes_reader, by_path, doubt, is_function
 from optzoo.primitives.base import Tree
+from optzoo.primitives.evidence import ancestry, gather, in_attention, path_name
+from optzoo.primitives.obstacles import Layer, obstacles
 
 Selection: TypeAlias = str | Sequence[str] | Callable[[Tree], Tree] | Tree | None
 
@@ -39,11 +30,18 @@ def matrix_labels(
     """Which leaves are matrices to orthogonalise, and which go to the other optimizer.
 
     Hidden matrices and convolution kernels are "matrix". "other" are: vectors and scalars,
-    embeddings (positional ones, too), output heads, routers of experts, depthwise kernels and
-    matrices of a single row or column. All are recognised by path and shape: a last layer without
-    a telling name (`Dense_2`) is a head only if it sits beside an embedding whose shape it
-    mirrors and counts as hidden otherwise, and a convolution that reads a single channel counts
-    as depthwise. `exclude` and `include` overrule; `optzoo.describe` prints the outcome.
+    embeddings (positional ones, too), output heads, routers of experts, depthwise kernels, the
+    bare parameters of state-space models and matrices of a single row or column. All are
+    recognised by path and shape, and by the shapes of the other leaves:
+
+    - A last layer without a telling name (`Dense_2`, `layers/1`) is a head if it mirrors an
+      embedding beside it, or if it is the highest-numbered of its kind near the top and no other
+      leaf makes or reads its outputs. A last layer as wide as the others counts as hidden.
+    - A layer inside a head whose outputs the head reads again or normalises is hidden.
+    - A convolution that reads a single channel counts as depthwise.
+
+    `exclude` and `include` overrule; `optzoo.describe` prints the outcome. Where nothing tells
+    which axes of a matrix are which, a `RoutingWarning` names the leaves, once a process.
 
     Args:
       params: parameters or updates; their shapes are enough.
@@ -60,19 +58,68 @@ def matrix_labels(
       ValueError: if a regular expression matches no path; the message gives the nearest paths.
         In a masked tree, which hides leaves, that is no error.
     """
-    labels = [route.label for route in routes(params, axes, include, exclude)]
-    return jax.tree.unflatten(jax.tree.structure(params), labels)
+    found = routes(params, axes, include, exclude)
+    warn_of_doubts(found)
+    return jax.tree.unflatten(jax.tree.structure(params), [route.label for route in found])
+
+
+class RoutingWarning(UserWarning):
+    """Which axes of some matrices are inputs and outputs is a guess that `axes` would settle."""
+
+
+def linear_mask(
+    params: Tree,
+    *,
+    axes: AxesLike = None,
+    include: Selection = None,
+    exclude: Selection = None,
+    shaped: bool = False,
+) -> Tree:
+    """Which leaves are the matrices of linear maps, embeddings and heads among them.
+
+    Those are the leaves with one input and one output axis, besides batch axes, and the kernels of
+    attention however their heads are arranged; vectors, scalars and convolution kernels are not.
+
+    Args:
+      params: parameters or updates; their shapes are enough.
+      axes: what the axes of each leaf mean; see `map_with_axes`.
+      include: leaves to count as linear maps whatever they look like; see `matrix_labels`.
+      exclude: leaves never to count; it wins over `include`.
+      shaped: count no leaf without axes, whatever `include` says.
+
+    Returns:
+      The tree of booleans.
+
+    Raises:
+      ValueError: if a regular expression matches no path; the message gives the nearest paths.
+    """
+    axes_of = axes_reader(axes, params)
+    included = _selector("include", include, params)
+    excluded = _selector("exclude", exclude, params)
+
+    def linear(path: str, leaf: Any) -> bool:
+        spec = axes_of(path, leaf)
+        matrix = spec is not None and (
+            len(spec.input) == len(spec.output) == 1 or in_attention(path)
+        )
+        chosen = matrix or (included(path) and not (shaped and spec is None))
+        return chosen and not excluded(path)
+
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: linear(path_name(path), leaf), params
+    )
 
 
 @dataclass(frozen=True)
 class Route:
-    """Where `matrix_labels` sends one leaf, and why."""
+    """Where `matrix_labels` sends one leaf, and why; `doubt` is what was assumed without proof."""
 
     path: str
     leaf: Any
     axes: Axes | None
     label: Literal["matrix", "other"]
     reason: str
+    doubt: str = ""
 
 
 def routes(
@@ -82,85 +129,47 @@ def routes(
     exclude: Selection = None,
 ) -> list[Route]:
     """One `Route` for each leaf, in the order of the tree; arguments as for `matrix_labels`."""
-    axes_of = axes_reader(axes)
+    axes_of = axes_reader(axes, params)
     included = _selector("include", include, params)
     excluded = _selector("exclude", exclude, params)
-    leaves = [(path_name(path), leaf) for path, leaf in tree_leaves_with_path(params)]
-    specs = [axes_of(path, leaf) for path, leaf in leaves]
-    obstacles = [_obstacle(*leaf, spec) for leaf, spec in zip(leaves, specs, strict=True)]
-    tied = _shapes_of_heads(leaves, obstacles)
+    seen = gather(params)
+    pairs = [(path_name(path), leaf) for path, leaf in tree_leaves_with_path(params)]
+    layers = [Layer(seen[path], axes_of(path, leaf)) for path, leaf in pairs]
+    why = obstacles(layers)
 
-    def route(path: str, leaf: Any, spec: Axes | None, obstacle: str) -> Route:
+    def route(path: str, leaf: Any, layer: Layer) -> Route:
+        spec, obstacle = layer.axes, why[path]
         if spec is None:
             return Route(path, leaf, spec, "other", obstacle)
-        if (_scope(path), spec.matrix_shape(np.shape(leaf))) in tied:
-            obstacle = obstacle or "output head"
         if excluded(path):
             return Route(path, leaf, spec, "other", "excluded")
         if obstacle and not included(path):
             return Route(path, leaf, spec, "other", obstacle)
-        return Route(path, leaf, spec, "matrix", "included" if obstacle else "hidden matrix")
+        reason = "included" if obstacle else "hidden matrix"
+        return Route(path, leaf, spec, "matrix", reason, doubt(layer.seen, axes))
 
-    return [
-        route(*leaf, *why)
-        for leaf, why in zip(leaves, zip(specs, obstacles, strict=True), strict=True)
-    ]
+    return [route(*pair, layer) for pair, layer in zip(pairs, layers, strict=True)]
 
 
-def _shapes_of_heads(leaves: list[tuple[str, Any]], obstacles: list[str]) -> set[tuple[Any, ...]]:
-    """Where and in what shape (in, out) a layer is the head although its name does not say so.
-
-    It is the mirror of the embedding (vocabulary, width) that it sits beside.
-    """
-    found = [(path, leaf, why) for (path, leaf), why in zip(leaves, obstacles, strict=True)]
-    headed = {_scope(path) for path, _, why in found if why == "output head"}
-    return {
-        (_scope(path), np.shape(leaf)[::-1])
-        for path, leaf, why in found
-        if why == "embedding" and _scope(path) not in headed and not _POSITION.search(path.lower())
-    }
-
-
-def _scope(path: str) -> str:
-    """Where a leaf's module sits: "a" for "a/Dense_0/kernel"."""
-    return path.rpartition("/")[0].rpartition("/")[0]
-
-
-_ATTENTION = re.compile(r"\w*(attention|attn|multihead)\w*")
-_EXPERTS = re.compile(r"\w*(moe|expert|mixture)\w*")
-_HEAD = re.compile(r"\w*(head|logits?|classifier|readout)|logits\w*|\w*unembed\w*")
-_LAST = re.compile(r"out|outputs?|(output|out|final|last)(layer|dense|linear|proj|projection)")
-_EMBEDDING = re.compile(r"\w*embed\w*|\w*emb|wte|wpe|pos|posenc|position\w*|cls|\w*tokens?")
-_POSITION = re.compile("pos|wpe")
-_ROUTER = re.compile(r"\w*router")
+def warn_of_doubts(found: list[Route]) -> None:
+    """Warns of matrices whose axes are assumed, of the same ones once a process."""
+    doubtful = [route for route in found if route.doubt]
+    if not doubtful:
+        return
+    named = "; ".join(
+        f"{route.path!r} of shape {np.shape(route.leaf)}: {route.doubt}" for route in doubtful[:3]
+    )
+    more = f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else ""
+    message = (
+        f"nothing tells which axes of these matrices are inputs and outputs: {named}{more}; "
+        "`axes` settles it, and `exclude` leaves them to the other optimizer"
+    )
+    if message not in _SAID:
+        _SAID.add(message)
+        warnings.warn(message, RoutingWarning, stacklevel=3)
 
 
-def _obstacle(path: str, leaf: Any, axes: Axes | None) -> str:
-    """Why a leaf is no matrix to orthogonalise; empty where it is one."""
-    shape = np.shape(leaf)
-    if axes is None:
-        return "vector or scalar" if is_vector(path, len(shape)) else "no matrix by its axes"
-    owner = owner_name(path)
-    names = [plain(name) for name in path.split("/") if name != "params"]
-    near, top_level = names[-3:], len(names) <= 2
-    rows, columns = axes.matrix_shape(shape)[-2:]
-    in_attention = PROJECTION.fullmatch(owner) or any(map(_ATTENTION.fullmatch, names))
-    if top_level and _LAST.fullmatch(owner):
-        return "output head"
-    if not in_attention and any(map(_HEAD.fullmatch, near)):
-        return "output head"
-    if any(map(_EMBEDDING.fullmatch, near)):
-        return "embedding"
-    if any(map(_ROUTER.fullmatch, near)):
-        return "router"
-    # A bare "gate" is a router among experts, but half of a SwiGLU layer where it widens.
-    if owner == "gate" and (columns < rows or any(map(_EXPERTS.fullmatch, names))):
-        return "router"
-    if min(rows, columns) < 2:
-        return "single row or column"
-    if len(axes.input) > 1 and shape[axes.input[-1]] == 1:
-        return "depthwise kernel"
-    return ""
+_SAID: set[str] = set()
 
 
 def _selector(argument: str, selection: Selection, params: Tree) -> Callable[[str], bool]:

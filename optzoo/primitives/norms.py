@@ -1,10 +1,13 @@
 """Sizes of leaves and trees, as the rules measure them."""
 
 import functools
+import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
 
 from optzoo.primitives.axes import Axes
 from optzoo.primitives.base import Tree
@@ -32,18 +35,56 @@ def size(tree: Tree) -> int:
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
+def packed(tree: Tree) -> jax.Array:
+    """Every number of a tree as one vector: how a state keeps a few numbers a leaf.
+
+    Kept as a tree they would look shaped like the parameters: Flax would box them with the
+    parameters' partition specs, and `optax.tree.map_params` shard them alike.
+    """
+    leaves = [_replicated(leaf) for leaf in jax.tree.leaves(tree)]
+    dtype = max((leaf.dtype for leaf in leaves), key=lambda d: d.itemsize, default=float)
+    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.ravel(x).astype(dtype) for x in leaves)])
+
+
+def unpacked(vector: jax.Array, like: Tree) -> Tree:
+    """The tree whose numbers `packed` put into a vector, in the shapes and dtypes of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    ends = itertools.accumulate(leaf.size for leaf in leaves)
+    parts = [
+        vector[end - leaf.size : end].reshape(leaf.shape).astype(leaf.dtype)
+        for leaf, end in zip(leaves, ends, strict=True)
+    ]
+    return jax.tree.unflatten(structure, parts)
+
+
+def _replicated(x: jax.Array) -> jax.Array:
+    """The whole of an array on every device of an explicit mesh, whose types must agree."""
+    if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+        return x
+    return jax.sharding.reshard(x, PartitionSpec(*[None] * x.ndim))
+
+
 def layer_energy(spec: Axes | None, x: jax.Array) -> jax.Array:
     """Σ |x|² of a layer: a scalar, or one number a stacked layer where the axes have a batch."""
-    batch = spec.batch if spec else ()
-    summed = tuple(axis for axis in range(x.ndim) if axis not in batch)
-    return jnp.sum(abs_sq(x), axis=summed, keepdims=bool(batch))
+    return _over_layer(jnp.sum, spec, abs_sq(x))
 
 
-def layer_peak(spec: Axes | None, x: jax.Array) -> jax.Array:
-    """The largest |x| of a layer, shaped like `layer_energy`; 0 for a layer without numbers."""
+def layer_maximum(spec: Axes | None, x: jax.Array) -> jax.Array:
+    """The largest |x| of a layer, 0 for an empty one, in the shape of `layer_energy`."""
+    return _over_layer(functools.partial(jnp.max, initial=0), spec, jnp.abs(x))
+
+
+def _over_layer(reduce: Callable[..., jax.Array], spec: Axes | None, x: jax.Array) -> jax.Array:
     batch = spec.batch if spec else ()
-    axes = tuple(axis for axis in range(x.ndim) if axis not in batch)
-    return jnp.max(jnp.abs(x), axis=axes, keepdims=bool(batch), initial=0)
+    reduced = tuple(axis for axis in range(x.ndim) if axis not in batch)
+    return reduce(x, axis=reduced, keepdims=bool(batch))
+
+
+def layer_norm(spec: Axes | None, x: jax.Array) -> jax.Array:
+    """The norm of a layer, shaped like `layer_energy`, of numbers whose squares may overflow."""
+    peak = layer_maximum(spec, x)
+    scale = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
+    return scale * root(layer_energy(spec, x / scale))
 
 
 def unit_norm(spec: Axes | None, x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.axes import AxesLike, map_with_axes
+from optzoo.primitives.axes import Axes, AxesLike, map_with_axes
 from optzoo.primitives.base import DType, transformation, wide
 from optzoo.primitives.polynomials import KELLER_JORDAN, Coefficients
 from optzoo.primitives.stacks import map_stacks
@@ -25,7 +25,7 @@ def newton_schulz(
     steps: int = 5,
     *,
     coefficients: Coefficients = KELLER_JORDAN,
-    eps: float = 1e-7,
+    eps: jax.typing.ArrayLike = 1e-7,
     clamp_norm: bool = False,
     dtype: DType = None,
 ) -> Orthogonalizer:
@@ -170,6 +170,12 @@ def orthogonalize(
     Raises:
       ValueError: from `update`, if the orthogonaliser changes the shape.
     """
+    method = on_stacks(orthogonalizer)
+    return optax.stateless(lambda updates, _: map_stacks(method, axes, updates))
+
+
+def on_stacks(orthogonalizer: Orthogonalizer | None) -> Orthogonalizer:
+    """The orthogonaliser that the argument stands for, held to the shape and dtype it was given."""
     method = newton_schulz() if orthogonalizer is None else orthogonalizer
 
     def checked(matrices):
@@ -181,10 +187,26 @@ def orthogonalize(
             )
         return result.astype(matrices.dtype)
 
-    return optax.stateless(lambda updates, _: map_stacks(checked, axes, updates))
+    return checked
 
 
-Scale = Literal["fan", "keller_jordan", "match_rms_adamw"] | None
+Scale = Literal["fan", "rms_to_rms", "kernel", "keller_jordan", "match_rms_adamw"] | None
+
+
+def fan_factor(scale: Scale, spec: Axes, shape: tuple[int, ...]) -> float:
+    """The factor of `scale_by_fan` for a leaf of `shape`."""
+    sides = [shape[axis] for axis in spec.input]
+    fan_in, fan_out = math.prod(sides), math.prod(shape[axis] for axis in spec.output)
+    if scale is None:
+        return 1.0
+    if scale == "match_rms_adamw":
+        return 0.2 * math.sqrt(max(fan_in, fan_out))
+    if scale == "kernel":
+        return math.sqrt(fan_out / max(sides[-1], 1)) / max(sides[0], 1) ** (len(sides) - 1)
+    if scale == "keller_jordan" and len(sides) == 3:
+        fan_out, fan_in = sides[:2]
+    ratio = fan_out / max(fan_in, 1)
+    return math.sqrt(ratio if scale == "rms_to_rms" else max(1, ratio))
 
 
 @transformation
@@ -192,8 +214,9 @@ def scale_by_fan(scale: Scale = "fan", *, axes: AxesLike = None) -> optax.Gradie
     """Multiplies orthogonal updates by a factor of the matrix shape, so that one rate fits all.
 
     Rule, for a matrix with `in` inputs and `out` outputs:
-      "fan": √max(1, out/in);   "match_rms_adamw": 0.2·√max(in, out)
+      "fan": √max(1, out/in);   "rms_to_rms": √(out/in);   "match_rms_adamw": 0.2·√max(in, out)
       "keller_jordan": "fan", but √max(1, height/width) for convolutions, as the original code
+      "kernel": √(out/channels)/kᵈ for a convolution over d axes, k its first side; else √(out/in)
 
     Args:
       scale: which factor; None for 1.
@@ -206,18 +229,8 @@ def scale_by_fan(scale: Scale = "fan", *, axes: AxesLike = None) -> optax.Gradie
       ValueError: for an unknown scale.
     """
 
-    def factor(spec, shape):
-        fan_in, fan_out = (
-            math.prod(shape[axis] for axis in group) for group in (spec.input, spec.output)
-        )
-        if scale == "match_rms_adamw":
-            return 0.2 * math.sqrt(max(fan_in, fan_out))
-        if scale == "keller_jordan" and len(shape) == 4:
-            fan_out, fan_in = shape[0], shape[1]
-        return math.sqrt(max(1, fan_out / max(fan_in, 1)))
-
     def scaled(spec, x):
-        return x if spec is None else x * factor(spec, x.shape)
+        return x if spec is None else x * fan_factor(scale, spec, x.shape)
 
     if scale is None:
         return optax.identity()

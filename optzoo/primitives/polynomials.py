@@ -20,6 +20,19 @@ DION: Coefficients = (
 )
 """Those of Dion's code, tuned by Jiacheng You for five steps in bfloat16."""
 
+MODULA: Coefficients = tuple(
+    (a / 1024, b / 1024, c / 1024)
+    for a, b, c in (
+        (3955, -8306, 5008),
+        (3735, -6681, 3463),
+        (3799, -6499, 3211),
+        (4019, -6385, 2906),
+        (2677, -3029, 1162),
+        (2172, -1833, 682),
+    )
+)
+"""Those of Modula's code, for six steps."""
+
 
 @checked
 def polar_express(

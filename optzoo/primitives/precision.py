@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.base import Tree, cast_like, is_narrow, require_params, wide
+from optzoo.primitives.base import (
+    Tree,
+    cast_like,
+    is_narrow,
+    require_params,
+    require_values,
+    wide,
+)
 from optzoo.primitives.evaluation import eval_params, train_params, where_kept
 from optzoo.registry import Trait, wrapper
 
@@ -80,6 +87,8 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
     inner = optax.with_extra_args_support(tx)
 
     def init(params):
+        if any(map(is_narrow, jax.tree.leaves(params))):
+            require_values(params, "master_weights")
         master = jax.tree.map(
             lambda p: p.astype(jnp.float32) if is_narrow(p) else optax.MaskedNode(), params
         )

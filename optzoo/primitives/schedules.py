@@ -5,11 +5,12 @@ Look here for what to put behind a rule: `adamw+cosine`.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from optzoo.primitives.base import Schedule, at, is_zero, real
+from optzoo.primitives.base import Schedule, at, real
 from optzoo.registry import schedule as registered
 
 
@@ -34,7 +35,7 @@ from optzoo.registry import schedule as registered
 )
 def linear_warmup(
     learning_rate: jax.typing.ArrayLike | Schedule, warmup_steps: jax.typing.ArrayLike
-) -> jax.typing.ArrayLike | Schedule:
+) -> Schedule:
     """A linear warm-up whose first value is not zero.
 
     Rule:
@@ -50,7 +51,7 @@ def linear_warmup(
 
     Args:
       learning_rate: a number or a schedule.
-      warmup_steps: length of the ramp; the plain number 0 returns `learning_rate` unchanged.
+      warmup_steps: length of the ramp; 0 for none.
 
     Returns:
       A schedule of the number of finished steps.
@@ -58,8 +59,6 @@ def linear_warmup(
     References:
       Goyal et al. 2017, arXiv 1706.02677, section 2.2, where it starts from a rate of its own.
     """
-    if is_zero(warmup_steps):
-        return learning_rate
 
     def schedule(count):
         ramp = (real(jnp.asarray(count)) + 1) / jnp.maximum(warmup_steps, 1)
@@ -177,7 +176,7 @@ def explore_exploit(
     learning_rate: jax.typing.ArrayLike | Schedule,
     total_steps: jax.typing.ArrayLike,
     *,
-    warmup_steps: jax.typing.ArrayLike = 0,
+    warmup_steps: jax.typing.ArrayLike | Callable[[], jax.Array] = 0,
     warmdown_start: jax.typing.ArrayLike | None = 0.72,
     min_learning_rate: jax.typing.ArrayLike = 3e-5,
 ) -> Schedule:
@@ -200,7 +199,8 @@ def explore_exploit(
     Args:
       learning_rate: the plateau, a number or a schedule.
       total_steps: optimizer steps of the whole run.
-      warmup_steps: length of the ramp; 0 for none.
+      warmup_steps: length of the ramp; 0 for none; or a function that computes it, which is called
+        in the step, so that nothing is computed where an optimizer is built.
       warmdown_start: fraction of the run after which the rate falls; None for never.
       min_learning_rate: the last rate.
 
@@ -215,11 +215,13 @@ def explore_exploit(
     def schedule(count):
         t = real(jnp.asarray(count)) + 1
         peak = at(learning_rate, count)
-        ramp = jnp.where(warmup_steps > 0, t / jnp.maximum(warmup_steps, 1), 1.0)
+        length = warmup_steps() if callable(warmup_steps) else warmup_steps
+        ramp = jnp.where(length > 0, t / jnp.maximum(length, 1), 1.0)
         rate = peak * jnp.minimum(1.0, ramp)
         if warmdown_start is None:
             return rate
-        start = jnp.floor(warmdown_start * total_steps)
+        # In one precision, that numbers and traced arrays are rounded alike.
+        start = jnp.floor(jnp.asarray(warmdown_start, float) * total_steps)
         fall = jnp.minimum(1.0, (t + 1 - start) / (total_steps - start + 1))
         down = jnp.maximum(peak - (peak - min_learning_rate) * fall, min_learning_rate)
         return jnp.where(t >= start, down, rate)

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,47 +29,184 @@ def map_stacks(fn: Callable[[jax.Array], jax.Array], axes: AxesLike, tree: Tree)
     Returns:
       The tree of results, sharded like `tree` under explicit mesh axes.
     """
-    if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
-        return _map_stacks(fn, axes, tree)
-    shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, tree)
-    automatic = jax.sharding.auto_axes(
-        lambda leaves: _map_stacks(fn, axes, leaves), out_sharding=shardings
+    (result,), _ = update_stacks(lambda stack: (fn(stack),), axes, (tree,))
+    return result
+
+
+def update_stacks(
+    fn: Callable[..., tuple[jax.Array, ...]],
+    axes: AxesLike,
+    trees: tuple[Tree, ...],
+    states: tuple[Tree, ...] = (),
+) -> tuple[tuple[Tree, ...], tuple[Tree, ...]]:
+    """`map_stacks` for functions of several trees that keep something of each matrix.
+
+    Args:
+      fn: takes a stack of matrices for each of `trees` and one of whatever is kept for each of
+        `states`, and returns as many, of the same shapes, in a tuple.
+      axes: how leaves of `trees` are matrices; leaves that are none pass.
+      trees: trees of the same structure and shapes.
+      states: trees as `matrix_state` makes them.
+
+    Returns:
+      The new trees and the new states.
+    """
+    return automatic(
+        lambda trees, states: _update_stacks(fn, axes, trees, states),
+        (trees, states),
+        trees,
+        states,
     )
-    return automatic(tree)
 
 
-def _map_stacks(fn: Callable[[jax.Array], jax.Array], axes: AxesLike, tree: Tree) -> Tree:
+def automatic(fn: Callable[..., Tree], like: Tree, *args: Tree) -> Tree:
+    """fn(*args), whose explicit mesh axes become automatic inside.
+
+    Args:
+      fn: returns a tree of the structure and shapes of `like`.
+      like: what the results are sharded like.
+      *args: trees of arrays.
+    """
+    if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+        return fn(*args)
+    shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, like)
+    return jax.sharding.auto_axes(fn, out_sharding=shardings)(*args)
+
+
+def map_equal(
+    fn: Callable[..., Tree], parts: Sequence[tuple[Tree, ...]], *, spread: bool = False
+) -> list[Tree]:
+    """fn(*part) for every part, called once for all that are equally shaped.
+
+    Args:
+      fn: a function of trees of arrays, written for one part without the leading axis.
+      parts: tuples of trees; a leading axis of every array counts independent parts.
+      spread: for LAPACK's decompositions: under a mesh, each device takes its share of whole parts,
+        as in `map_stacks`, and one shape waits for the other.
+
+    Returns:
+      The results in the order of the parts.
+    """
+    devices = _devices() if spread else {}
+    groups = defaultdict(list)
+    for place, part in enumerate(parts):
+        leaves, structure = jax.tree.flatten(part)
+        kinds = tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)
+        groups[structure, kinds].append((place, leaves))
+    results: list[Tree] = [None] * len(parts)
+    made: Tree = ()
+    for (structure, _), members in groups.items():
+
+        def together(*stacks, structure=structure):
+            return jax.vmap(fn)(*structure.unflatten(stacks))
+
+        joined = [_joined(stacks) for stacks in zip(*(m for _, m in members), strict=True)]
+        if spread:
+            joined = after(made, joined)
+        made = _spread(together, joined, devices) if devices else together(*joined)
+        end = 0
+        for place, leaves in members:
+            start, end = end, end + len(leaves[0])
+            results[place] = _sliced(made, start, end, single=len(members) == 1)
+    return results
+
+
+def after(previous: Tree, arrays: list[jax.Array]) -> list[jax.Array]:
+    """The arrays unchanged, but not before an array of `previous` is there.
+
+    Batches of LAPACK's decompositions that run at the same time can lock up XLA's threads on CPUs.
+    """
+    first = next((leaf for leaf in jax.tree.leaves(previous) if leaf.size and is_float(leaf)), None)
+    if first is None:
+        return arrays
+    # Never true of what LAPACK returns, which the compiler cannot know.
+    late = first.reshape(-1)[0] > jnp.finfo(first.dtype).max
+    return [x + jnp.where(late, 1, 0).astype(x.dtype) for x in arrays]
+
+
+def is_float(x: jax.Array) -> bool:
+    """Whether an array holds real floating-point numbers."""
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _joined(stacks: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate(stacks) if len(stacks) > 1 else stacks[0]
+
+
+def _sliced(tree: Tree, start: int, end: int, *, single: bool) -> Tree:
+    return tree if single else jax.tree.map(lambda stack: stack[start:end], tree)
+
+
+def matrix_state(
+    shape: Callable[[int, int], tuple[int, ...]], axes: AxesLike, params: Tree
+) -> Tree:
+    """Zeros for each matrix of a tree, (batch…, *shape(in, out)) a leaf.
+
+    Args:
+      shape: what to keep of a matrix with so many inputs and outputs.
+      axes: how leaves are matrices; see `optzoo.primitives.axes`.
+      params: the leaves.
+
+    Returns:
+      The tree of zeros, a scalar for a leaf that is no matrix.
+    """
+
+    def zeros(spec, leaf):
+        if spec is None:
+            return jnp.zeros([], leaf.dtype)
+        *batch, fan_in, fan_out = spec.matrix_shape(leaf.shape)
+        return jnp.zeros([*batch, *shape(fan_in, fan_out)], leaf.dtype)
+
+    return map_with_axes(zeros, axes, params)
+
+
+def _devices() -> dict[str, int]:
     mesh = jax.sharding.get_abstract_mesh()
     # The last mesh axis is the inner one where several shard a dimension: it has to leave first.
-    devices = {
+    return {
         name: mesh.shape[name]
         for name, kind in zip(mesh.axis_names[::-1], mesh.axis_types[::-1], strict=True)
         if kind == AxisType.Auto and mesh.shape[name] > 1
     }
-    leaves, structure = jax.tree.flatten(tree)
+
+
+def _update_stacks(fn, axes: AxesLike, trees, states):
+    devices = _devices()
+    flat, structures = zip(*map(jax.tree.flatten, (*trees, *states)), strict=True)
     specs: list[Axes | None] = []
-    map_with_axes(lambda spec, leaf: specs.append(spec), axes, tree)
+    map_with_axes(lambda spec, leaf: specs.append(spec), axes, trees[0])
     groups = defaultdict(list)
-    for place, (spec, leaf) in enumerate(zip(specs, leaves, strict=True)):
-        if spec is not None and leaf.size:
-            stack = _stacked(spec, leaf)
+    for place, (spec, *leaves) in enumerate(zip(specs, *flat, strict=True)):
+        if spec is not None and leaves[0].size:
+            stacks = [_stacked(spec, leaf) for leaf in leaves[: len(trees)]]
             inputs = len(spec.input)
             if not devices:
-                stack, inputs = _matrices(stack, inputs), 1
-            groups[stack.shape[1:], inputs, stack.dtype].append((place, spec, stack))
+                stacks, inputs = [_matrices(stack, inputs) for stack in stacks], 1
+            stacks += [_kept(spec, leaf) for leaf in leaves[len(trees) :]]
+            key = tuple((stack.shape[1:], stack.dtype) for stack in stacks)
+            groups[key, inputs].append((place, spec, stacks))
 
-    for (dims, inputs, _), members in groups.items():
+    for (shapes, inputs), members in groups.items():
+        dims = shapes[0][0]
 
-        def on_matrices(stack, dims=dims, inputs=inputs):
-            return fn(_matrices(stack, inputs)).reshape(-1, *dims)
+        def on_matrices(*stacks, dims=dims, inputs=inputs):
+            matrices = [_matrices(stack, inputs) for stack in stacks[: len(trees)]]
+            results = fn(*matrices, *stacks[len(trees) :])
+            whole = [result.reshape(-1, *dims) for result in results[: len(trees)]]
+            return [*whole, *results[len(trees) :]]
 
-        places, kinds, stacks = zip(*members, strict=True)
-        joined = jnp.concatenate(stacks)
-        results = _spread(on_matrices, joined, devices) if devices else on_matrices(joined)
-        ends = itertools.accumulate(len(stack) for stack in stacks)
-        for place, spec, stack, end in zip(places, kinds, stacks, ends, strict=True):
-            leaves[place] = spec.from_matrix(results[end - len(stack) : end], leaves[place].shape)
-    return jax.tree.unflatten(structure, leaves)
+        places, kinds, parts = zip(*members, strict=True)
+        joined = [jnp.concatenate(stacks) for stacks in zip(*parts, strict=True)]
+        results = _spread(on_matrices, joined, devices) if devices else on_matrices(*joined)
+        ends = itertools.accumulate(len(first) for first, *_ in parts)
+        for place, spec, (first, *_), end in zip(places, kinds, parts, ends, strict=True):
+            for number, (leaves, result) in enumerate(zip(flat, results, strict=True)):
+                part, shape = result[end - len(first) : end], leaves[place].shape
+                leaves[place] = (
+                    spec.from_matrix(part, shape) if number < len(trees) else part.reshape(shape)
+                )
+    new = [jax.tree.unflatten(*pair) for pair in zip(structures, flat, strict=True)]
+    return tuple(new[: len(trees)]), tuple(new[len(trees) :])
 
 
 def _stacked(spec: Axes, leaf: jax.Array) -> jax.Array:
@@ -83,28 +220,37 @@ def _matrices(stack: jax.Array, inputs: int) -> jax.Array:
     return stack.reshape(count, math.prod(dims[:inputs]), math.prod(dims[inputs:]))
 
 
-def _spread(
-    fn: Callable[[jax.Array], jax.Array], stack: jax.Array, devices: dict[str, int]
-) -> jax.Array:
-    """fn(stack), each device working on its share of whole matrices."""
-    count, sharing, share = len(stack), 1, len(stack)
+def _kept(spec: Axes, leaf: jax.Array) -> jax.Array:
+    """What is kept of each matrix as (matrices, …)."""
+    return leaf.reshape(-1, *leaf.shape[len(spec.batch) :])
+
+
+def _spread(fn: Callable[..., Tree], stacks: list[jax.Array], devices: dict[str, int]) -> Tree:
+    """fn(*stacks), each device working on its share of whole matrices."""
+    count, sharing, share = len(stacks[0]), 1, len(stacks[0])
     used: tuple[str, ...] = ()
     for name, size in devices.items():
         if -(-count // (sharing * size)) < share:
             used, sharing = (*used, name), sharing * size
             share = -(-count // sharing)
-    stack = jnp.pad(stack, [(0, share * sharing - count)] + [(0, 0)] * (stack.ndim - 1))
-
-    def spec(names, rest):
-        return PartitionSpec(names or None, *[rest] * (stack.ndim - 1))
 
     # One mesh axis at a time, the others staying where they are, is an all-to-all each; in one
     # leap the compiler would give every device everything.
-    way = [spec(used[:moved], PartitionSpec.UNCONSTRAINED) for moved in range(len(used) + 1)]
-    way.append(spec(used, None))
-    for stop in way:
-        stack = jax.lax.with_sharding_constraint(stack, stop)
-    stack = fn(stack)
-    for stop in reversed(way):
-        stack = jax.lax.with_sharding_constraint(stack, stop)
-    return stack[:count]
+    free = PartitionSpec.UNCONSTRAINED
+    way = [(used[:moved], free) for moved in range(len(used) + 1)] + [(used, None)]
+
+    def along(way, stack):
+        for names, rest in way:
+            spec = PartitionSpec(names or None, *[rest] * (stack.ndim - 1))
+            stack = jax.lax.with_sharding_constraint(stack, spec)
+        return stack
+
+    def there(stack):
+        return along(
+            way, jnp.pad(stack, [(0, share * sharing - count)] + [(0, 0)] * (stack.ndim - 1))
+        )
+
+    def back(stack):
+        return along(reversed(way), stack)[:count]
+
+    return jax.tree.map(back, fn(*map(there, stacks)))

@@ -17,7 +17,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import copied
-from optzoo.primitives.norms import layer_energy, root, sum_of_squares
+from optzoo.primitives.norms import layer_energy, packed, root, sum_of_squares, unpacked
 
 
 class StepState(NamedTuple):
@@ -44,13 +44,55 @@ def rate(learning_rate: LearningRate) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda _: StepState(jnp.zeros([], jnp.int32)), update)
 
 
+class RelativeRateState(NamedTuple):
+    """How many steps are finished, and the largest rate so far."""
+
+    steps: jax.Array
+    largest: jax.Array
+
+
+@transformation
+def relative_rate(
+    learning_rate: LearningRate, peak: Positive | None = None
+) -> optax.GradientTransformation:
+    """A branch for `merge`: the learning rate as a fraction of its peak, one scalar.
+
+    Args:
+      learning_rate: a number, or a schedule of the number of finished steps.
+      peak: the largest learning rate; by default the largest so far, so that the fraction is 1
+        until the rate first falls.
+
+    Returns:
+      A transformation with `RelativeRateState` whose output is a scalar; 0 at a rate of 0.
+
+    Raises:
+      ValueError: for a peak out of range.
+    """
+
+    def update(updates, state, params=None):
+        del updates, params
+        now = jnp.asarray(at(learning_rate, state.steps), float)
+        largest = jnp.maximum(state.largest, now)
+        highest = jnp.where(largest > 0, largest, 1) if peak is None else peak
+        return now / highest, RelativeRateState(optax.safe_increment(state.steps), largest)
+
+    def init(params):
+        del params
+        return RelativeRateState(jnp.zeros([], jnp.int32), jnp.zeros([], float))
+
+    return optax.GradientTransformation(init, update)
+
+
 class DistanceState(NamedTuple):
-    """Where the run began, how far it has been since, and the gradient energy it has met."""
+    """Where the run began, how far it has been since, and the gradient energy it has met.
+
+    The last two are scalars, or vectors of one number a leaf.
+    """
 
     steps: jax.Array
     start: Tree
-    reach: Tree
-    energy: Tree
+    reach: jax.Array
+    energy: jax.Array
 
 
 @transformation
@@ -82,47 +124,41 @@ def dog_step(
       ValueError: for an argument out of range, or without parameters.
     """
 
-    def each(fn, tree, *rest):
-        return jax.tree.map(fn, tree, *rest) if layerwise else fn(tree, *rest)
+    def squares(tree):
+        return packed(jax.tree.map(sum_of_squares, tree)) if layerwise else sum_of_squares(tree)
 
     def init(params):
-        def initial(p):
-            size = reps_rel * (1 + root(sum_of_squares(p))) if init_eta is None else 0.0
-            return jnp.asarray(size, float)
-
+        start = copied(params)
         # Known here once and for all: a norm of the parameters in every step is a pass over them.
-        reach = each(initial, params)
-        energy = jax.tree.map(lambda _: jnp.array(eps, float, copy=True), reach)
-        return DistanceState(jnp.zeros([], jnp.int32), copied(params), reach, energy)
+        reach = jnp.asarray(reps_rel * (1 + root(squares(params))), float)
+        if init_eta is not None:
+            reach = jnp.zeros_like(reach)
+        return DistanceState(jnp.zeros([], jnp.int32), start, reach, jnp.full_like(reach, eps))
 
     def update(updates, state, params=None):
         require_params(params, "dog_step")
         scale = at(learning_rate, state.steps)
 
-        def moved(p, p0, reach):
-            distance = root(sum_of_squares(optax.tree.sub(p, p0)))
-            return jnp.maximum(reach, distance).astype(reach.dtype)
-
-        def spent(g, energy):
-            return (energy + sum_of_squares(g)).astype(energy.dtype)
-
-        def step(reach, energy):
-            eta = scale * reach / jnp.sqrt(energy)
-            return eta if init_eta is None else jnp.where(state.steps == 0, init_eta, eta)
-
-        reach = each(moved, params, state.start, state.reach)
-        energy = each(spent, updates, state.energy)
+        moved = root(squares(optax.tree.sub(params, state.start)))
+        reach = jnp.maximum(state.reach, moved).astype(state.reach.dtype)
+        energy = (state.energy + squares(updates)).astype(state.energy.dtype)
+        eta = scale * reach / jnp.sqrt(energy)
+        if init_eta is not None:
+            eta = jnp.where(state.steps == 0, init_eta, eta)
+        if layerwise:
+            number = jax.ShapeDtypeStruct((), eta.dtype)
+            eta = unpacked(eta, jax.tree.map(lambda _: number, updates))
         count = optax.safe_increment(state.steps)
-        return each(step, reach, energy), DistanceState(count, state.start, reach, energy)
+        return eta, DistanceState(count, state.start, reach, energy)
 
     return optax.GradientTransformation(init, update)
 
 
 class NormState(NamedTuple):
-    """The sum of squared (clipped) gradient norms of each matrix."""
+    """The sums of squared (clipped) gradient norms of all matrices, `packed`."""
 
     steps: jax.Array
-    energy: Tree
+    energy: jax.Array
 
 
 @transformation
@@ -159,16 +195,17 @@ def norm_adagrad_step(
         )
 
     def init(params):
-        shapes = jax.eval_shape(norms, params)
-        energy = jax.tree.map(lambda n: jnp.full(n.shape, v0, n.dtype) ** 2, shapes)
+        sizes = jax.eval_shape(lambda tree: packed(norms(tree)), params)
+        energy = jnp.full(sizes.shape, v0, sizes.dtype) ** 2
         return NormState(jnp.zeros([], jnp.int32), energy)
 
     def update(updates, state, params=None):
         del params
         scale = at(learning_rate, state.steps)
-        norm = norms(updates)
-        energy = jax.tree.map(lambda v, n: v + jnp.square(n), state.energy, norm)
-        out = jax.tree.map(lambda v, n: jnp.maximum(eps, scale * n / jnp.sqrt(v)), energy, norm)
+        like = norms(updates)
+        norm = packed(like)
+        energy = state.energy + jnp.square(norm)
+        out = unpacked(jnp.maximum(eps, scale * norm / jnp.sqrt(energy)), like)
         return out, NormState(optax.safe_increment(state.steps), energy)
 
     return optax.GradientTransformation(init, update)

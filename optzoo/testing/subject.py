@@ -157,6 +157,27 @@ class Subject:
         return Run(updates, params, state)
 
     @cached_property
+    def _programs(self) -> tuple[Callable, Callable]:
+        def step(gradients, state, params):
+            updates, state = self.update(gradients, state, params)
+            return updates, state, optax.apply_updates(params, updates)
+
+        return jax.jit(self.tx.init), jax.jit(step)
+
+    def run_compiled(self, params: Tree, gradients: Sequence[Tree]) -> Run:
+        """Takes a step for each gradient in two programs: one to begin, one for all steps.
+
+        For parameters whose shapes or dtypes few checks share: eagerly, each operation would be
+        compiled for them.
+        """
+        init, step = self._programs
+        state, updates = init(params), []
+        for gradient in gradients:
+            update, state, params = step(gradient, state, params)
+            updates.append(update)
+        return Run(updates, params, state)
+
+    @cached_property
     def gradients(self) -> list[Tree]:
         """The gradients of three steps."""
         with jax.ensure_compile_time_eval():

@@ -1,8 +1,8 @@
-"""Comparing trees in words a user understands."""
+"""Comparing trees in words a user understands: chex judges, and this says what it found."""
 
-import operator
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,23 +26,45 @@ def agree(what: str, got: Tree, want: Tree, *, rtol: float = 2e-4, atol: float =
     same_structure(what, got, want)
     for (path, x), y in zip(leaves_with_path(got), jax.tree.leaves(want), strict=True):
         x, y = numbers(x), numbers(y)
-        if rtol == 0:
-            wrong = ~((x == y) | (np.isnan(x) & np.isnan(y)))
-        else:
-            size = np.max(np.abs(y), initial=0, where=np.isfinite(y))
-            close = np.isclose(x, y, rtol=rtol, atol=rtol * size + atol, equal_nan=True)
-            wrong = ~close
-        if wrong.any():
-            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        size = np.max(np.abs(y), initial=0, where=np.isfinite(y))
+        allowed = 0.0 if rtol == 0 else rtol * size + atol
+        try:
+            chex.assert_trees_all_close(x, y, rtol=rtol, atol=allowed)
+        except AssertionError:
+            if x.shape != y.shape:
+                fail(f"{what} differ: {path} has shape {x.shape} instead of {y.shape}")
+            at = _worst(x, y)
             place = f"{path}{list(at)}" if at else path
             fail(f"{what} differ: {place} is {x[at]:.7g} instead of {y[at]:.7g}")
 
 
+def _worst(x: np.ndarray, y: np.ndarray) -> tuple[int, ...]:
+    """Where two arrays differ most; NaN or infinity against anything else is beyond measure."""
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.where(same, 0.0, np.nan_to_num(np.abs(x - y), nan=np.inf))
+    return tuple(int(i) for i in np.unravel_index(np.argmax(apart), x.shape))
+
+
 def same_structure(what: str, got: Tree, want: Tree) -> None:
     """Fails where two trees have different nodes."""
-    ours, theirs = jax.tree.structure(got), jax.tree.structure(want)
-    if operator.ne(ours, theirs):
-        fail(f"{what} have another structure: {_short(ours)} instead of {_short(theirs)}")
+    try:
+        chex.assert_trees_all_equal_structs(got, want)
+    except AssertionError:
+        ours, theirs = (_short(jax.tree.structure(tree)) for tree in (got, want))
+        fail(f"{what} have another structure: {ours} instead of {theirs}")
+
+
+def same_shapes(what: str, got: Tree, want: Tree, *, dtypes: bool = False) -> None:
+    """Fails where leaves differ in shape or, with `dtypes`, in dtype."""
+    same_structure(what, got, want)
+    judge = chex.assert_trees_all_equal_shapes
+    if dtypes:
+        judge = chex.assert_trees_all_equal_shapes_and_dtypes
+    try:
+        judge(got, want)
+    except AssertionError as error:
+        fail(f"{what} are unlike the parameters: {str(error).partition(' failed:')[2].strip()}")
 
 
 def same_types(what: str, got: Tree, want: Tree) -> None:

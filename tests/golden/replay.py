@@ -1,9 +1,12 @@
 """Recorded trajectories: loading them, replaying their gradients, measuring deviations."""
 
 import importlib
+import inspect
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,20 @@ HERE = Path(__file__).parent
 INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 FILES: dict[str, Path] = {}
 CONFIGURATIONS: dict[str, dict] = {}
+FUNCTIONS: dict[str, dict] = {}
+FITS: dict[str, dict] = {}
 for family in sorted(HERE.glob("*/index.json")):
-    for name, entry in json.loads(family.read_text(encoding="utf-8"))["configurations"].items():
-        CONFIGURATIONS[name], FILES[name] = entry, family.parent / f"{name}.npz"
+    index = json.loads(family.read_text(encoding="utf-8"))
+    CONFIGURATIONS |= index["configurations"]
+    FUNCTIONS |= index.get("functions", {})
+    FITS |= index.get("fits", {})
+    for name in (*index["configurations"], *index.get("functions", {}), *index.get("fits", {})):
+        FILES[name] = family.parent / f"{name}.npz"
 
-PARAMETERS = {"params0", "grads", "params", "eval", "avg"}
+PARAMETERS = {
+    *("params0", "grads", "params", "eval", "avg"),
+    *("previous", "velocity0", "noise", "v", "hv"),
+}
 """The kinds of arrays that are shaped like parameters."""
 
 Leaves = dict[str, np.ndarray]
@@ -32,9 +44,32 @@ def load(name: str) -> Arrays:
     arrays: Arrays = defaultdict(dict)
     with np.load(FILES[name]) as recorded:
         for key, value in recorded.items():
-            kind, _, leaf = key.partition("/")
+            kind, leaf = key.rsplit("/", 1) if "/" in key else (key, "")
             arrays[kind][leaf] = value
     return dict(arrays)
+
+
+def laid_out(name: str) -> Arrays:
+    """One configuration's recording in the layout that its rule wants: Flax's by default."""
+    arrays = by_leaves(CONFIGURATIONS[name], load(name))
+    return arrays if CONFIGURATIONS[name].get("layout") == "torch" else flax_layout(arrays)
+
+
+def by_leaves(configuration: dict, arrays: Arrays) -> Arrays:
+    """What is recorded of all leaves as one vector, {new kind: "kind/part"}, cut into leaves."""
+    shapes = [arrays["params0"][leaf].shape for leaf in configuration["leaves"]]
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    for new, key in configuration.get("flat", {}).items():
+        kind, _, part = key.partition("/")
+        rows = arrays[kind][part]
+        axis = list(rows.shape).index(ends[-1])
+        arrays[new] = {
+            leaf: cut.reshape(*rows.shape[:axis], *shape, *rows.shape[axis + 1 :])
+            for leaf, cut, shape in zip(
+                configuration["leaves"], np.split(rows, ends[:-1], axis), shapes, strict=True
+            )
+        }
+    return arrays
 
 
 def flax_layout(arrays: Arrays) -> Arrays:
@@ -85,11 +120,41 @@ def named(path: str) -> Any:
         return getattr(named(module), attribute)
 
 
+def in_torch_layout(node: Any) -> Any:
+    """The same node for a recording as it is stored: every call that takes axes gets torch's."""
+    if isinstance(node, list):
+        return [in_torch_layout(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("call") == "optzoo.primitives.Axes":
+        groups = node["arguments"]
+        order = INDEX["layout"].get(str(sum(map(len, groups.values()))))
+        turned = {name: [order[axis] for axis in group] for name, group in groups.items()}
+        return node | {"arguments": turned}
+    node = {key: in_torch_layout(item) for key, item in node.items()}
+    if "call" in node and "axes" in inspect.signature(named(node["call"])).parameters:
+        arguments = {"axes": {"name": "optzoo.torch_axes"}} | node.get("arguments", {})
+        node["arguments"] = arguments
+    return node
+
+
 def transformation(node: dict, arrays: Arrays) -> optax.GradientTransformationExtraArgs:
-    """The transformation that a node describes; a recorded learning rate becomes a schedule."""
+    """The transformation that a node describes; it may name any kind of recorded arrays.
+
+    What is recorded for steps becomes a schedule.
+    """
     rates = arrays.get("sched", {}).get("lr")
     schedule = None if rates is None else lambda count: jnp.asarray(rates, float)[count]
-    return optax.with_extra_args_support(build(node, {"sched/lr": schedule}))
+    values = {**arrays, "sched/lr": schedule}
+    values["draws"] = lambda n: arrays["draws"][f"normal_32x{n}"]
+    for kind in ("updated", "balance", "update_U"):
+        if kind in arrays:
+            values[kind] = partial(_at_step, arrays[kind][""])
+    return optax.with_extra_args_support(build(node, values))
+
+
+def _at_step(recorded: np.ndarray, count: Any) -> Any:
+    return jnp.asarray(recorded)[count]
 
 
 def replay(
@@ -97,6 +162,9 @@ def replay(
     arrays: Arrays,
     dtype: str,
     evaluate: Callable[[Any, Any], Any] | None = None,
+    start_state: Mapping[str, str] | None = None,
+    after_first: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> tuple[Leaves, Leaves | None]:
     """Feeds the recorded gradients, in one compiled scan, to what `node` describes.
 
@@ -105,6 +173,10 @@ def replay(
       arrays: the recording, in the layout that the transformation expects.
       dtype: "float32" or "float64", of parameters and gradients.
       evaluate: maps (state, params) to the parameters to evaluate.
+      start_state: parts of the state that begin as recorded: {field: kind of array}.
+      after_first: parts of the state that are as recorded after the first step, {field: kind of
+        array}: matrices, one for each axis of a leaf.
+      extra: extra arguments of `update`, each with the kind of array that holds it step by step.
 
     Returns:
       The parameters after every step and, with `evaluate`, the parameters to evaluate.
@@ -116,16 +188,45 @@ def replay(
             for kind in ("params0", "grads")
         )
 
-        def step(carry, gradient):
+        def of_steps(kind):
+            leaves = {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            return leaves.get("", leaves)
+
+        given = {name: of_steps(kind) for name, kind in (extra or {}).items()}
+
+        def step(carry, inputs):
             params, state = carry
-            updates, state = tx.update(gradient, state, params)
+            gradient, arguments = inputs
+            updates, state = tx.update(gradient, state, params, **arguments)
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
 
-        def run(params, gradients):
-            return jax.lax.scan(step, (params, tx.init(params)), gradients)[1]
+        parts = {
+            field: {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
+            for field, kind in (start_state or {}).items()
+        }
 
-        return jax.tree.map(np.asarray, compiled(run)(start, grads))
+        def recorded(kind, kept):
+            def matrix(path, old):
+                leaf, _, axis = path
+                return jnp.asarray(arrays[f"{kind}/{leaf.key}"][str(axis.idx)][None], old.dtype)
+
+            return jax.tree_util.tree_map_with_path(matrix, kept)
+
+        def run(params, gradients):
+            state = optax.tree.set(tx.init(params), **parts)
+            carry, done = (params, state), []
+            if after_first:
+                carry, first = step(carry, jax.tree.map(lambda value: value[0], gradients))
+                done = [jax.tree.map(lambda value: value[None], first)]
+                gradients = jax.tree.map(lambda value: value[1:], gradients)
+                for field, kind in after_first.items():
+                    kept = recorded(kind, optax.tree.get(carry[1], field))
+                    carry = carry[0], optax.tree.set(carry[1], **{field: kept})
+            done.append(jax.lax.scan(step, carry, gradients)[1])
+            return jax.tree.map(lambda *values: jnp.concatenate(values), *done)
+
+        return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
 
 
 def compiled(run: Callable) -> Callable:

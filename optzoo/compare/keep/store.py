@@ -86,6 +86,14 @@ class Store:
         with self._explained():
             name = path or ":memory:"
             self._database = sqlite3.connect(name, timeout=60, check_same_thread=False)
+        try:
+            self._open()
+        except UserError:
+            # Nobody is handed the store who could close it.
+            self._database.close()
+            raise
+
+    def _open(self) -> None:
         with self._transaction() as database:
             database.execute("BEGIN IMMEDIATE")
             version = database.execute("PRAGMA user_version").fetchone()[0]
@@ -96,7 +104,8 @@ class Store:
         if version not in (0, VERSION):
             age = "a newer" if version > VERSION else "an older"
             raise UserError(
-                f"{path} was written by {age} version of optzoo: use that one, or another folder"
+                f"{self.path} was written by {age} version of optzoo: use that one, or another "
+                "folder"
             )
 
     @contextmanager

@@ -51,7 +51,8 @@ def contestants(
     """Every rule under every schedule, by name; a rule that owns its schedule keeps it.
 
     Raises:
-      UserError: for an unknown schedule or an empty list.
+      UserError: for an unknown schedule, an empty list, or a default learning rate that no grid can
+        be centred on.
     """
     if not schedules:
         raise UserError("the list of schedules is empty")
@@ -60,10 +61,18 @@ def contestants(
         if schedule not in known:
             names = ", ".join(sorted(known))
             raise UserError(f"unknown schedule {schedule!r}: there are {names}")
-    if weight_decay is not None and not 0 <= weight_decay < float("inf"):
-        raise UserError(f"weight decay must be a number from 0 up, not {weight_decay:g}")
+    if weight_decay is not None and not (
+        isinstance(weight_decay, int | float) and 0 <= weight_decay < float("inf")
+    ):
+        raise UserError(f"weight decay must be a number from 0 up, not {weight_decay!r}")
     chosen = {}
     for name, entry in entries.items():
+        default = Contestant(entry).default_rate
+        if not 0 < default < float("inf"):
+            raise UserError(
+                f"optimizer {name!r}: its default learning_rate must be a positive number, not "
+                f"{default:g}"
+            )
         # Whoever asks for the number of steps has a schedule of its own.
         own = "total_steps" in entry.signature.parameters
         for schedule in [CONSTANT] if own else schedules:

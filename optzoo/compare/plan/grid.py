@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from optzoo.compare.errors import UserError
 
 FALLBACK = 1e-3
 MAX_GROWTH = 3
+APART = 1.02
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,24 @@ class Grid:
         """A grid of the given values, sorted, each once.
 
         Raises:
-          UserError: if there are none or one is not a positive number.
+          UserError: if there are none, one is not a positive number, or two are too near to each
+            other to be told apart.
         """
         if not values:
             raise UserError("the list of learning rates is empty")
         for value in values:
-            if not (math.isfinite(value) and value > 0):
-                raise UserError(f"learning rates must be positive numbers, not {value:g}")
-        return cls(tuple(sorted(set(values))), relative)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+                raise UserError(f"learning rates must be positive numbers, not {value!r}")
+        ordered = tuple(sorted({float(value) for value in values}))
+        for low, high in pairwise(ordered):
+            # Of multiples the rounded products must differ, too.
+            near = high < APART * low if relative else _tidy(high) == _tidy(low)
+            if near:
+                least = (
+                    f"by {APART - 1:.0%} at least" if relative else "in their first three digits"
+                )
+                raise UserError(f"learning rates {low!r} and {high!r} must differ {least}")
+        return cls(ordered, relative)
 
     def rates(self, default: float) -> list[float]:
         """The learning rates to try for a rule whose own default is `default`."""

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, count
 from typing import Any
 
 import jax
@@ -29,7 +31,8 @@ def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, E
 
     Args:
       wanted: what `optzoo.build` reads, families, "baselines" and "all", which is the registry and
-        the baselines; or factories `f(learning_rate, ...)`. None for those declared as default.
+        the baselines; or factories `f(learning_rate, ...)`, of which those whose name is taken get
+        a number. None for those declared as default.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported, or an empty list.
@@ -40,14 +43,17 @@ def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, E
     families = optzoo.REGISTRY.optimizers.families
     groups: dict[str, Mapping[str, Entry]] = {**families, "baselines": BASELINES, "all": known}
     chosen: dict[str, Entry] = {}
+    own = list[Any]()
     for item in wanted:
-        if isinstance(item, str) and item in groups:
+        if not isinstance(item, str):
+            own.append(item)
+        elif item in groups:
             chosen.update(groups[item])
-        elif isinstance(item, str):
+        else:
             entry = _composed(item, {**known, **groups})
             chosen[entry.name] = entry
-        else:
-            chosen[getattr(item, "__name__", repr(item))] = _entry(repr(item), item)
+    for name, item in _named_apart("optimizer", own, chosen).items():
+        chosen[name] = _entry(repr(item), item)
     return _some("optimizer", chosen)
 
 
@@ -57,8 +63,9 @@ def problems(
     """The problems to compare on, by name.
 
     Args:
-      wanted: names, groups, "package.module:problem", problems, or functions that return one; "all"
-        is a group, too. None for the default ones.
+      wanted: names, groups, "package.module:problem", problems, or functions that return one, of
+        which those whose name is taken get a number; "all" is a group, too. None for the default
+        ones.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported or is no problem, or an
@@ -70,15 +77,17 @@ def problems(
     if wanted is None:
         wanted = [declared.name for declared in PROBLEMS.values() if declared.default]
     chosen: dict[str, Problem] = {}
+    own = list[Any]()
     for item in wanted:
-        if isinstance(item, str) and ":" in item:
+        if not isinstance(item, str):
+            own.append(item)
+        elif ":" in item:
             chosen[item] = _problem(item, _load("problem", item))
-        elif isinstance(item, str):
+        else:
             names = groups.get(item) or [_named("problem", item, {**PROBLEMS, **groups}).name]
             chosen.update({name: PROBLEMS[name]() for name in names})
-        else:
-            name = getattr(item, "__name__", "") or getattr(item, "name", "") or "problem"
-            chosen[name] = _problem(name, item)
+    for name, item in _named_apart("problem", own, chosen).items():
+        chosen[name] = _problem(name, item)
     return _some("problem", chosen)
 
 
@@ -96,10 +105,12 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
         problem.differentiate(params, batch)
         reports = [problem.evaluate(params, split) for split in SPLITS]
         seen = problem.observe(params, params, batch) if problem.observe else {}
-        return params, batch, reports, seen
+        flat = {"point": jnp.zeros(2)}
+        heights = problem.evaluate(flat, SPLITS[0]) if problem.box else {}
+        return params, batch, reports, seen, heights
 
     try:
-        params, batch, reports, seen = jax.eval_shape(start, jax.random.key(0))
+        params, batch, reports, seen, heights = jax.eval_shape(start, jax.random.key(0))
         for report in reports:
             if not isinstance(report, dict) or "loss" not in report:
                 raise TypeError('evaluate must return a dictionary with the entry "loss"')
@@ -109,13 +120,20 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
             raise TypeError("observe must return a dictionary of scalars")
         if names := seen.keys() & reports[0].keys():
             raise TypeError(f"observe and evaluate both report {min(names)!r}")
+        if problem.box and not {"x", "y"} <= heights.keys():
+            raise TypeError('with a box, evaluate must report "x" and "y"')
     except Exception as error:
         raise UserError(f"problem {problem_name!r} cannot be traced: {one_line(error)}") from error
 
     def first(key):
         return problem.evaluate(problem.init(key), SPLITS[0])["loss"]
 
-    loss = float(jax.jit(first, compiler_options=compiler_options())(jax.random.key(0)))
+    try:
+        loss = float(jax.jit(first, compiler_options=compiler_options())(jax.random.key(0)))
+    except Exception as error:
+        raise UserError(
+            f"problem {problem_name!r} cannot be evaluated: {one_line(error)}"
+        ) from error
     if not math.isfinite(loss):
         raise UserError(f"problem {problem_name!r} starts at a loss of {loss:g}")
 
@@ -141,6 +159,22 @@ def _named(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         return registry.named(kind, name, known)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _named_apart(kind: str, items: Iterable[Any], taken: Iterable[str]) -> dict[str, Any]:
+    """Objects by name, each once, no two under one name and none under a name that is taken."""
+    named: dict[str, Any] = {}
+    for item in items:
+        if any(item is other for other in named.values()):
+            continue
+        # Of `functools.partial` it is the function that has a name.
+        names = [getattr(item, "__name__", ""), getattr(item, "name", "")]
+        name = next(
+            filter(None, [*names, getattr(getattr(item, "func", None), "__name__", "")]), kind
+        )
+        numbered = chain([name], (f"{name} ({number})" for number in count(2)))
+        named[next(free for free in numbered if free not in {*taken, *named})] = item
+    return named
 
 
 def _composed(text: str, known: Mapping[str, Any]) -> Entry:
@@ -185,4 +219,32 @@ def _problem(path: str, found: Any) -> Problem:
             raise UserError(f"problem {path!r} cannot be built: {one_line(error)}") from error
     if not isinstance(found, Problem):
         raise UserError(f"problem {path!r} is a {type(found).__name__}, not an optzoo Problem")
-    return dataclasses.replace(found, name=path)
+    target, box = found.target, found.box
+    if not _is_number(target):
+        raise UserError(f"problem {path!r}: target must be a number, not {target!r}")
+    if box is not None and not (len(box) == 4 and all(map(_is_number, box))):
+        raise UserError(f"problem {path!r}: box must be four numbers, not {box!r}")
+    steps = whole(f"problem {path!r}: steps", found.steps)
+    return dataclasses.replace(found, name=path, target=float(target), steps=steps)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
+
+
+def whole(name: str, value: Any) -> int:
+    """A count that somebody gave as `name`.
+
+    Raises:
+      UserError: if it is no whole number from 1 up.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise UserError(f"{name} must be a whole number, not {value!r}") from error
+    if number < 1:
+        raise UserError(f"{name} must be at least 1, not {number}")
+    return number

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from math import comb
+from string import ascii_letters
 
 import numpy as np
 
 TINY = 1e-12
+# One for each group of ties: the alphabet, and more letters than any comparison needs.
+LETTERS = ascii_letters + "".join(map(chr, range(0x100, 0x250)))
 USABLE = 0.9
 
 
@@ -158,6 +161,31 @@ def bootstrap(
         for name, placed in zip(samples, better + (equal + 1) / 2, strict=True):
             collected.setdefault(name, []).append(placed)
     return {name: np.mean(placed, axis=0) for name, placed in collected.items()}
+
+
+def letters(apart: np.ndarray) -> list[str]:
+    """A compact letter display: two competitors share a letter unless they are told apart.
+
+    Each letter stands for a largest group of which no two are told apart, as in Piepho 2004, by
+    inserting every difference into the groups and absorbing those that others contain.
+
+    Args:
+      apart: which competitors are told apart, best first; symmetric, shape (competitors,) * 2.
+
+    Returns:
+      The letters of each competitor; the first one has "a".
+    """
+    groups = {frozenset(range(len(apart)))}
+    for pair in np.argwhere(np.triu(apart)):
+        split = {group for group in groups if group.issuperset(pair)}
+        parts = {group - {one} for group in split for one in pair}
+        groups -= split
+        groups |= {part for part in parts if not any(part < other for other in groups | parts)}
+    ordered = sorted(map(sorted, groups))
+    return [
+        "".join(letter for letter, group in zip(LETTERS, ordered, strict=False) if one in group)
+        for one in range(len(apart))
+    ]
 
 
 def _tests(validation: np.ndarray, test: np.ndarray, drawn: np.ndarray) -> np.ndarray:

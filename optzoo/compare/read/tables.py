@@ -169,14 +169,15 @@ class Tables:
 
     @cached_property
     def ranking(self) -> pd.DataFrame:
-        """One row an optimizer, best first.
+        """One row an optimizer, in the order of their mean ranks.
 
         `rank` is its rank averaged over the problems and over resamples of the seeds, `rank_low`
-        and `rank_high` bound it in nine of ten resamples; `place` is one more than the number of
-        optimizers that are ahead in 95 % of the resamples, so equal places are ties. `rank_untuned`
-        is the same as `rank` at default learning rates; `solved` the share of seeds and problems
-        that reached the target; `speed` how many times fewer steps that took than the reference
-        AdamW needed, as a geometric mean over the problems that both solved.
+        and `rank_high` bound it in nine of ten resamples. Of two optimizers that share a letter of
+        `ties`, neither is ahead in 95 % of the resamples; `place` is one more than the number of
+        those that are so far ahead. `rank_untuned` is the same as `rank` at default learning
+        rates; `solved` the share of seeds and problems that reached the target; `speed` how many
+        times fewer steps that took than the reference AdamW needed, as a geometric mean over the
+        problems that both solved.
         """
         table = self.table
         resampled = metrics.bootstrap([self._losses(problem) for problem in self.problems])
@@ -190,12 +191,14 @@ class Tables:
         for column, unit in (("speed", "steps_to_target"), ("step_cost", "step_seconds")):
             ranking[column] = np.exp(np.log(self.against_reference(unit)).mean())
         ranking["step_cost"] = 1 / ranking["step_cost"]
+        ranking = ranking.sort_values(["rank", "rank_untuned"])
         values = ranks[ranking.index].to_numpy()
         ahead = (values[:, :, None] < values[:, None, :]).mean(axis=0) >= CLEAR
         # Resamples of a single seed are all the same, and tell nothing apart.
         ahead &= self.about["seeds"] > 1
         ranking["place"] = 1 + ahead.sum(axis=0)
-        return ranking.sort_values(["place", "rank", "rank_untuned"]).reset_index()
+        ranking["ties"] = metrics.letters(ahead | ahead.T)
+        return ranking.reset_index()
 
     def _losses(
         self, problem: str, *, untuned: bool = False

@@ -1,13 +1,18 @@
 """The outcome in plain words."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read.metrics import LETTERS
 from optzoo.compare.read.tables import Tables
 
 # With more problems than this their sentences become one.
 FEW = 6
+# Where there are more letters than this, columns of their own take too much room.
+MANY_LETTERS = 12
 
 
 def verdict(results: Tables) -> list[str]:
@@ -58,6 +63,14 @@ def verdict(results: Tables) -> list[str]:
     return sentences
 
 
+def aligned(ties: Iterable[str]) -> list[str]:
+    """The letters of `Results.ranking`, each in a column of its own where they are few enough."""
+    every = sorted(set().union(*ties), key=LETTERS.index)
+    if len(every) > MANY_LETTERS:
+        return list(ties)
+    return ["".join(one if one in shared else " " for one in every) for shared in ties]
+
+
 def _single(results: Tables) -> str:
     rows = [
         f"{row.test_loss:.3g} on {row.problem} (learning rate {row.learning_rate:.3g})"
@@ -69,7 +82,8 @@ def _single(results: Tables) -> str:
 def _places(ranking: pd.DataFrame) -> str:
     """Who is first, and who cannot be told from them by so few seeds."""
     first = ranking.index[0]
-    tied = ranking.index[ranking["place"] == 1].drop(first).tolist()
+    letters = set(ranking["ties"].iloc[0])
+    tied = [name for name, ties in ranking["ties"].drop(first).items() if letters & set(ties)]
     lead = f"{first} ranks best with a mean rank of {ranking['rank'].iloc[0]:.1f}"
     if not tied:
         second = ranking.index[1]

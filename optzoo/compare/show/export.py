@@ -2,8 +2,16 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from optzoo.compare.errors import UserError
-from optzoo.compare.read.tables import Tables
+from optzoo.compare.read.tables import PAIR, Tables
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The runs as CSV, with an apostrophe before names that a spreadsheet takes for formulas."""
+    names = frame[PAIR].replace(r"^([=+\-@\t\r])", r"'\1", regex=True)
+    return frame.assign(**names).to_csv(index=False)
 
 
 def write(
@@ -27,7 +35,7 @@ def write(
     written: list[Path] = []
     try:
         if csv:
-            results.frame.to_csv(csv, index=False)
+            csv.write_text(csv_text(results.frame), "utf-8", "backslashreplace")
             written.append(csv)
         if json:
             results.frame.to_json(json, orient="records", double_precision=15)

@@ -49,6 +49,7 @@ def draw(figure: dict[str, Any], title: str = "") -> Any:
             textcoords="offset points",
             va="center",
             fontsize=9,
+            family=label["font"].get("family"),
             color=_colour(label["font"]["color"]),
         )
     axes.set_title(title, loc="left", fontsize=11)

@@ -19,7 +19,8 @@ from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.read import pairing
 from optzoo.compare.read.tables import Tables
-from optzoo.compare.read.verdict import verdict
+from optzoo.compare.read.verdict import aligned, verdict
+from optzoo.compare.show import export
 from optzoo.compare.show.figures.charts import BY_PROBLEM, OVERALL
 from optzoo.compare.show.figures.form import colours
 from optzoo.compare.show.figures.paths import path_chart
@@ -38,7 +39,7 @@ def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
       UserError: where they cannot be written.
     """
     page, table = Path(folder) / "report.html", Path(folder) / "results.csv"
-    _replace(table, results.frame.to_csv(index=False))
+    _replace(table, export.csv_text(results.frame))
     _replace(page, html(results))
     return page, table
 
@@ -86,11 +87,12 @@ def html(results: Tables, changes: list[list[str]] | None = None) -> str:
         navigation="".join(links),
         changes=_changes(changes),
         ranking=_ranking(results),
+        reference=REFERENCE,
         charts="".join(_chart([name], chart.caption) for name, chart in OVERALL.items()),
         sections="".join(sections),
         protocol=_protocol(results),
         date=escape(results.about["date"]),
-        figures=json.dumps(figures, separators=(",", ":")).replace("</", "<\\/"),
+        figures=json.dumps(figures, separators=(",", ":")).replace("<", "\\u003c"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
     )
 
@@ -135,16 +137,16 @@ def _changes(rows: list[list[str]] | None) -> str:
 def _ranking(results: Tables) -> str:
     problems, palette = results.problems, colours(results)
     table = results.table.set_index(["optimizer", "problem"])
-    head = ["place", "optimizer", "mean rank", "at default rate", "solved", f"speed vs {REFERENCE}"]
-    head += ["step cost", "state", "usable rates", "diverged", *problems]
-    places = results.ranking["place"].value_counts()
+    head = ["optimizer", "mean rank", "ties", "at default rate", "solved", "speed", "step cost"]
+    head += ["state", "usable rates", "diverged", *problems]
+    ranking = results.ranking
     rows = []
-    for row in results.ranking.itertuples():
-        tie = "=" if places[row.place] > 1 else ""
+    for row, ties in zip(ranking.itertuples(), aligned(ranking["ties"]), strict=True):
         cells = [
-            f"{row.place}{tie}",
             _name(row.optimizer, palette),
-            f"{row.rank:.1f} <small>({row.rank_low:.1f}–{row.rank_high:.1f})</small>",
+            f'<span class="pair">{row.rank:.1f} '
+            f"<small>({row.rank_low:.1f}–{row.rank_high:.1f})</small></span>",
+            f'<span class="ties">{ties}</span>',
             _number(row.rank_untuned, ".1f"),
             f"{row.solved:.0%}",
             _number(row.speed, ".2g", "×"),
@@ -158,10 +160,10 @@ def _ranking(results: Tables) -> str:
                 cells.append("–")
                 continue
             at = table.loc[row.optimizer, problem]
-            share = (at["rank"] - 1) / max(1, len(results.ranking) - 1)
+            share = (at["rank"] - 1) / max(1, len(ranking) - 1)
             cells.append(
-                f'<span class="rank" style="--share:{share:.2f}">{at["rank"]:.0f}</span>'
-                f'<span class="loss">{_number(at["test_loss"])}</span>'
+                f'<span class="pair"><span class="rank" style="--share:{share:.2f}">'
+                f"{at['rank']:.0f}</span> <small>{_number(at['test_loss'])}</small></span>"
             )
         rows.append(cells)
     return _table(head, rows)
@@ -173,15 +175,15 @@ def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
     table = table.sort_values(["rank", "test_loss"])
     extra = [c for c in table if c.startswith("test_") and c not in ("test_loss", "test_spread")]
     extra = [column for column in extra if table[column].notna().any()]
-    head = ["rank", "optimizer", "best rate", "× default", "test loss", "± seeds"]
+    head = ["optimizer", "rank", "best rate", "× default", "test loss", "± seeds"]
     head += [column.replace("_", " ") for column in extra]
     head += ["solved", "steps to target", "µs a step", "state", "diverged", "progress by rate"]
     rows = []
     for row in table.to_dict("records"):
         edge = ' <abbr title="the outermost rate tried">edge</abbr>' if row["edge"] else ""
         cells = [
-            f"{row['rank']:.0f}",
             _name(row["optimizer"], colours(results)),
+            f"{row['rank']:.0f}",
             f"{row['learning_rate']:.3g}{edge}",
             f"{row['multiple']:.3g}",
             _number(row["test_loss"]),
@@ -254,9 +256,9 @@ def _protocol(results: Tables) -> str:
         "Choice": "the learning rate with the lowest mean validation loss after the last step",
         "Data": "batches come from the training split; the validation split chooses, the test "
         "split is only reported",
-        "Places": "by mean rank over the problems; the seeds are drawn anew a thousand times, each "
-        "time the learning rates are chosen again and the test losses ranked; a place is one more "
-        "than the number of optimizers ahead in 95 % of the draws, so equal places (=) are ties",
+        "Ranking": "by mean rank over the problems; the seeds are drawn anew a thousand times, "
+        "each time the learning rates are chosen again and the test losses ranked; two optimizers "
+        "share a letter unless one of them is ahead in 95 % of the draws",
         "Ranks on a problem": "by test loss; one optimizer is clearly better than another if the "
         "difference is more than twice its standard error over the seeds, and a rank is one more "
         "than the number of clearly better optimizers, so equal ranks are ties",
@@ -297,7 +299,7 @@ def _replace(path: Path, text: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)

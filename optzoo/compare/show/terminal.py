@@ -2,20 +2,39 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import NamedTuple
 
 import rich.box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from optzoo.compare.errors import NotReused
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.read.tables import Tables
+from optzoo.compare.read.verdict import aligned
 from optzoo.compare.work.progress import Progress
 
 PLAIN_WIDTH = 200
+ECHO = len("^C") + 1
+
+
+class _Roomy(Bar):
+    """Leaves the end of its line to the ^C that terminals echo, lest it begin another line."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from map(_Short, super().get_renderables())
+
+
+class _Short(NamedTuple):
+    whole: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return console.render(self.whole, options.update_width(options.max_width - ECHO))
 
 
 class Reporter:
@@ -24,18 +43,30 @@ class Reporter:
     def __init__(self, shown: bool = True) -> None:
         self._console = Console(stderr=True, quiet=not shown)
         self._reused = self._computed = 0
-        self._bar = Bar(
-            TextColumn("{task.description}"),
+        self._bar = _Roomy(
+            # Where there is little room, the bar gives way.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("preparing", total=None, left="")
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> "Reporter":
+        self._warnings.__enter__()
+        usual = warnings.showwarning
+
+        def show(message, category, filename, lineno, file=None, line=None):
+            if issubclass(category, NotReused):
+                self._console.out(f"optzoo: {message}", highlight=False)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
         self._bar.start()
         return self
 
@@ -43,6 +74,7 @@ class Reporter:
         self, kind: type[BaseException] | None, _: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        self._warnings.__exit__(None, None, None)
         if kind is None and self._reused:
             runs = f"{self._reused} of {self._reused + self._computed} runs"
             self._console.print(
@@ -54,11 +86,14 @@ class Reporter:
         self._computed += progress.computed
         self._reused += progress.reused
         left = f"{_duration(progress.seconds_left)} left" if progress.seconds_left else ""
+        label = Text(progress.label)
+        counts = f" - {progress.total}/{progress.total} {left}"
+        label.truncate(max(1, self._console.width - ECHO - len(counts)), overflow="ellipsis")
         self._bar.update(
             self._task,
             total=progress.total,
             completed=progress.done,
-            description=progress.label,
+            description=label.plain,
             left=left,
         )
         if not self._console.is_terminal:
@@ -68,32 +103,37 @@ class Reporter:
 
 
 def show_results(results: Tables) -> None:
-    """Prints the ranking, and who is best on each problem; both fit 80 columns."""
+    """Prints the ranking, and who is best on each problem; both fit the terminal."""
     console = _console()
-    for table in (_ranking(results), _winners(results)):
+    tables = _ranking(results), _winners(results)
+    cut = [_narrowed(table, console) for table in tables]
+    for table in tables:
         console.print(table)
         console.print()
     notes = [
-        "mean rank: over the problems, at the learning rates with the best validation loss, and "
-        "where it lies in nine of ten resamples of the "
-        f"{results.about['seeds']} seeds; = marks ties. speed: fewer steps to the target than "
-        f"{REFERENCE}.",
+        "rank: mean over the problems, at the learning rates with the best validation loss, and "
+        f"where it lies in nine of ten resamples of the {results.about['seeds']} seeds. ties: "
+        "those who share a letter cannot be told apart, for neither is ahead in 95 % of the "
+        f"resamples. speed: fewer steps to the target than {REFERENCE}.",
     ]
-    if results.table["edge"].any():
+    if results.table["edge"].any() and not cut[1]:
         notes.append("! marks a rate on the edge of those tried.")
+    if any(cut):
+        notes.append("A wider terminal shows more columns.")
     for note in notes:
-        console.print(textwrap.fill(note, 79), highlight=False)
+        console.print(textwrap.fill(note, min(79, console.width - 1)), highlight=False)
 
 
 def _ranking(results: Tables) -> Table:
-    table = _table("place", "optimizer", "mean rank", "untuned", "solved", "speed", "diverged")
-    places = results.ranking["place"].value_counts()
-    for row in results.ranking.itertuples():
-        tie = "=" if places[row.place] > 1 else " "
+    table = _table("optimizer", "rank", "ties", "9 in 10", "untuned", "solved", "speed", "diverged")
+    ranking = results.ranking
+    first = set(ranking["ties"][0])
+    for row, ties in zip(ranking.itertuples(), aligned(ranking["ties"]), strict=True):
         table.add_row(
-            f"{tie}{row.place}",
-            Text(row.optimizer, "bold green" if row.place == 1 else "bold"),
-            f"{row.rank:.1f} ({row.rank_low:.1f}–{row.rank_high:.1f})",
+            Text(row.optimizer, "bold green" if first & set(row.ties) else "bold"),
+            f"{row.rank:.1f}",
+            ties,
+            f"{row.rank_low:.1f}–{row.rank_high:.1f}",
             _number(row.rank_untuned, ".1f"),
             f"{row.solved:.0%}",
             _number(row.speed, ".2g", "×"),
@@ -120,11 +160,20 @@ def _winners(results: Tables) -> Table:
 
 def _table(*columns: str) -> Table:
     """An empty table; all but names and what follows them to the right."""
-    table = Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in columns:
-        left = column in ("optimizer", "problem", "best", "ties with")
+        left = column in ("optimizer", "problem", "best", "ties", "ties with")
         table.add_column(column, overflow="fold", justify="left" if left else "right")
     return table
+
+
+def _narrowed(table: Table, console: Console) -> bool:
+    """Leaves out columns from the right until the names fit whole; whether it had to."""
+    count, width = len(table.columns), console.width
+    unlimited = console.options.update(width=PLAIN_WIDTH)
+    while len(table.columns) > 2 and console.measure(table, options=unlimited).maximum > width:
+        table.columns.pop()
+    return len(table.columns) < count
 
 
 def _number(value: float, spec: str, unit: str = "") -> str:

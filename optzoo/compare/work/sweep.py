@@ -1,8 +1,7 @@
 """One optimizer on one problem: all its runs in one compiled program."""
 
-import hashlib
 import math
-import re
+import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from jax.sharding import AxisType, PartitionSpec
 import optzoo
 from optzoo.compare.machine import agree, available, compiler_options
 from optzoo.compare.plan.contestants import Contestant
+from optzoo.compare.work.fingerprint import Fingerprint, fingerprint
 from optzoo.problems import Problem
 
 CHECKPOINTS = 40
@@ -111,23 +111,27 @@ class Sweep:
         return np.stack([np.insert(marks[:-1], 0, 0), marks], axis=1)
 
     @cached_property
+    def _read(self) -> Fingerprint:
+        start = jax.jit(partial(_start, self.problem)).trace(0)
+        rate = jax.ShapeDtypeStruct((), jnp.float32)
+        train = self._single.trace(rate, *start.out_info, self._bounds, np.asarray(True))
+        # The bounds are an argument: the programs alone do not tell the number of steps.
+        return fingerprint(start.jaxpr, train.jaxpr, beside=self._bounds)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Changes with anything that a run depends on: rule, problem, data, steps, versions.
 
         It hashes the traced programs themselves, so a change to one rule leaves the results of
-        every other rule valid.
+        every other rule valid. Programs with work that it cannot see into get another one every
+        time, so that nothing is ever taken for their runs.
         """
-        start = jax.jit(partial(_start, self.problem)).trace(0)
-        rate = jax.ShapeDtypeStruct((), jnp.float32)
-        train = self._single.trace(rate, *start.out_info, self._bounds, np.asarray(True))
-        digest = hashlib.sha256(f"{jax.__version__} {jax.default_backend()}".encode())
-        digest.update(self._bounds.tobytes())
-        for traced in (start, train):
-            # Addresses in a program's text differ from process to process.
-            digest.update(re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr)).encode())
-            for constant in traced.jaxpr.consts:
-                digest.update(np.asarray(constant).tobytes())
-        return digest.hexdigest()
+        return self._read.digest + (secrets.token_hex(8) if self.unseen else "")
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Operations that do what the fingerprint cannot see: callbacks, foreign code."""
+        return self._read.unseen
 
     @cached_property
     def state_ratio(self) -> float:

@@ -4,6 +4,18 @@ The members share the form of Adam and differ in which moments they keep and how
 Look here first: for most models one of these replaces AdamW with nothing else to change.
 """
 
+from optzoo.optimizers.adaptive.adabound import (
+    adabound as adabound,
+    scale_by_adabound as scale_by_adabound,
+)
+from optzoo.optimizers.adaptive.adamod import (
+    adamod as adamod,
+    scale_by_adamod as scale_by_adamod,
+)
+from optzoo.optimizers.adaptive.adamomentum import (
+    adamomentum as adamomentum,
+    scale_by_adamomentum as scale_by_adamomentum,
+)
 from optzoo.optimizers.adaptive.adamp import (
     adamp as adamp,
     scale_by_adamp as scale_by_adamp,
@@ -19,3 +31,19 @@ from optzoo.optimizers.adaptive.diffgrad import (
     scale_by_diffgrad as scale_by_diffgrad,
 )
 from optzoo.optimizers.adaptive.grams import grams as grams, scale_by_grams as scale_by_grams
+from optzoo.optimizers.adaptive.gravity import (
+    gravity as gravity,
+    scale_by_gravity as scale_by_gravity,
+)
+from optzoo.optimizers.adaptive.induced_metric import (
+    induced_metric as induced_metric,
+    scale_by_induced_metric as scale_by_induced_metric,
+)
+from optzoo.optimizers.adaptive.innaprop import (
+    innaprop as innaprop,
+    scale_by_innaprop as scale_by_innaprop,
+)
+from optzoo.optimizers.adaptive.mars import (
+    mars as mars,
+    scale_by_mars as scale_by_mars,
+)

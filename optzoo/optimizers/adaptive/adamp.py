@@ -12,7 +12,6 @@ from optzoo.primitives.base import (
     LearningRate,
     Mask,
     NonNegative,
-    is_zero,
     transformation,
 )
 from optzoo.primitives.combine import add, divide, merge_leaves, only
@@ -98,7 +97,7 @@ def adamp(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      b1: decay of the first moment, in [0, 1).
+      b1: decay of the first moment, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
       eps: added to the root of the second moment, and the floor of norms.
       weight_decay: decoupled decay.
@@ -131,9 +130,8 @@ def adamp(
         nu_dtype=nu_dtype,
     )
     decay = radial_decay(weight_decay, ratio=wd_ratio, delta=delta, eps=eps, axes=axes)
-    if not is_zero(weight_decay):
-        direction = merge_leaves(add, direction, only(mask, decay))
-    return optax.chain(direction, optax.scale_by_learning_rate(learning_rate))
+    decayed = merge_leaves(add, direction, only(mask, decay))
+    return optax.chain(decayed, optax.scale_by_learning_rate(learning_rate))
 
 
 @transformation
@@ -229,6 +227,5 @@ def sgdp(
     decay = radial_decay(
         weight_decay / (1 - momentum), ratio=wd_ratio, delta=delta, eps=eps, axes=axes
     )
-    if not is_zero(weight_decay):
-        direction = merge_leaves(add, direction, only(mask, decay))
-    return optax.chain(direction, optax.scale_by_learning_rate(learning_rate))
+    decayed = merge_leaves(add, direction, only(mask, decay))
+    return optax.chain(decayed, optax.scale_by_learning_rate(learning_rate))

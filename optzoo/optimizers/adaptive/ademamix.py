@@ -18,6 +18,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import merge_leaves
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.moments import ema, rms
 from optzoo.primitives.stepsizes import rate
 from optzoo.registry import optimizer
@@ -102,7 +103,8 @@ def ademamix(
       learning_rate: a number, or a schedule of the number of finished steps.
       b1: decay of the fast average, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
-      b3: decay of the slow average, in [0, 1), or a schedule of the 1-based step.
+      b3: decay of the slow average, in [0, 1), or a schedule of the 1-based step; the plain number
+        0 keeps no buffer for it.
       alpha: weight of the slow average, or a schedule of the 1-based step.
       alpha_warmup: steps over which alpha grows from 0; the paper takes the whole run.
       b3_warmup: steps over which b3 grows from b1; the paper takes the whole run.
@@ -134,6 +136,6 @@ def ademamix(
             mu_dtype=mu_dtype,
             nu_dtype=nu_dtype,
         ),
-        optax.add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )

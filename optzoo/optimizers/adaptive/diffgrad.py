@@ -4,6 +4,7 @@ import optax
 
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
 from optzoo.primitives.combine import merge_leaves, multiply
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.directions import friction
 from optzoo.primitives.moments import adam
 from optzoo.registry import optimizer
@@ -74,7 +75,7 @@ def diffgrad(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      b1: decay of the first moment, in [0, 1).
+      b1: decay of the first moment, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
       eps: added to the uncorrected root of the second moment.
       weight_decay: the decay's strength.
@@ -95,6 +96,6 @@ def diffgrad(
       on; the authors replaced it, and it is not offered here.
     """
     direction = scale_by_diffgrad(b1=b1, b2=b2, eps=eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
-    decay = optax.add_decayed_weights(weight_decay, mask)
+    decay = add_decayed_weights(weight_decay, mask)
     steps = (direction, decay) if decoupled else (decay, direction)
     return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate))

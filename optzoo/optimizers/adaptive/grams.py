@@ -4,6 +4,7 @@ import optax
 
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
 from optzoo.primitives.combine import gradient, merge_leaves
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.directions import take_sign
 from optzoo.primitives.moments import adam
 from optzoo.registry import optimizer
@@ -73,7 +74,7 @@ def grams(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      b1: decay of the first moment, in [0, 1).
+      b1: decay of the first moment, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
       eps: added to the root of the second moment.
       weight_decay: decoupled decay.
@@ -103,6 +104,6 @@ def grams(
             mu_dtype=mu_dtype,
             nu_dtype=nu_dtype,
         ),
-        optax.add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )

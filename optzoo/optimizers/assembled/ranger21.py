@@ -1,5 +1,6 @@
 """Ranger21: eight ideas around Adam, in one order."""
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -17,13 +18,13 @@ from optzoo.primitives.base import (
     NonNegative,
     Positive,
     is_zero,
+    real,
     transformation,
 )
 from optzoo.primitives.combine import merge, parameters
 from optzoo.primitives.decay import pull_norms, stable_decay
 from optzoo.primitives.directions import adaptive_clip, centralize, normalize
-from optzoo.primitives.moments import ema, positive_negative_momentum
-from optzoo.primitives.norms import abs_sq
+from optzoo.primitives.moments import ema, positive_negative_momentum, second_moment
 from optzoo.primitives.schedules import explore_exploit
 from optzoo.primitives.stepsizes import rate
 from optzoo.registry import Trait, optimizer
@@ -55,8 +56,7 @@ def _parts(
         if positive_negative
         else ema(b1, dtype=mu_dtype)
     )
-    squared = optax.stateless(lambda updates, _: jax.tree.map(abs_sq, updates))
-    second = optax.chain(squared, ema(b2, dtype=nu_dtype))
+    second = second_moment(b2, dtype=nu_dtype)
     # The released code centralises and normalises twice, the second time for the momentum alone.
     # Centralising again does nothing: no unit's mean is left.
     if normalization:
@@ -241,7 +241,7 @@ def ranger21(
     schedule = explore_exploit(
         learning_rate,
         total_steps,
-        warmup_steps=_warmup(b2, total_steps) if warmup_steps is None else warmup_steps,
+        warmup_steps=partial(_warmup, b2, total_steps) if warmup_steps is None else warmup_steps,
         warmdown_start=warmdown_start,
         min_learning_rate=min_learning_rate,
     )
@@ -252,5 +252,10 @@ def ranger21(
 
 
 def _warmup(b2: Decay, total_steps: Count) -> jax.Array:
-    natural = jnp.ceil(2 / (1 - b2))
-    return jnp.where(natural > 0.45 * total_steps, jnp.floor(0.22 * total_steps), natural)
+    # 2/(1 − b2) of b2 to seven decimals, as many as float32 tells apart, in integers: the same for
+    # a plain number as for a traced array of any precision.
+    scale = 10**7
+    rest = jnp.round((1 - jnp.asarray(b2, float)) * scale).astype(jnp.int32)
+    natural = real(-(-2 * scale // jnp.maximum(rest, 1)))
+    total = jnp.asarray(total_steps, float)
+    return jnp.where(natural > 0.45 * total, jnp.floor(0.22 * total), natural)

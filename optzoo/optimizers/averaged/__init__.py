@@ -4,9 +4,11 @@ The members average or extrapolate iterates; `optzoo.eval_params` gives what to 
 Look here for runs of unknown length.
 """
 
+from optzoo.optimizers.averaged.entropy_sgd import entropy_sgd as entropy_sgd
 from optzoo.optimizers.averaged.schedule_free import (
     schedule_free as schedule_free,
     schedule_free_adamw as schedule_free_adamw,
     schedule_free_radam as schedule_free_radam,
     schedule_free_sgd as schedule_free_sgd,
 )
+from optzoo.optimizers.averaged.xgrad import xgrad as xgrad

@@ -15,10 +15,10 @@ from optzoo.primitives.base import (
     OpenFraction,
     at,
     checked,
-    is_zero,
     real,
 )
 from optzoo.primitives.combine import divide, gradient, merge_leaves
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.moments import rms
 from optzoo.primitives.precision import master_weights
 from optzoo.primitives.schedules import linear_warmup, rectification
@@ -87,7 +87,6 @@ def schedule_free(
     References:
       Defazio et al. 2024, arXiv 2405.15682; official code facebookresearch/schedule_free.
     """
-    decay = None if is_zero(weight_decay) else optax.add_decayed_weights(weight_decay, mask)
     return master_weights(
         schedule_free_average(
             base,
@@ -95,7 +94,7 @@ def schedule_free(
             b1=b1,
             r=r,
             weight_lr_power=weight_lr_power,
-            decay_at_y=decay,
+            decay_at_y=add_decayed_weights(weight_decay, mask),
         )
     )
 

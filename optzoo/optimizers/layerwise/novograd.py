@@ -5,6 +5,7 @@ import optax
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
 from optzoo.primitives.combine import divide, gradient, merge_leaves
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.moments import layer_rms, momentum
 from optzoo.registry import Trait, optimizer
 
@@ -33,7 +34,7 @@ def scale_by_novograd(
     )
     return optax.chain(
         merge_leaves(divide, gradient, layer),
-        optax.add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, mask),
         momentum(b1, dampening=b1 if grad_averaging else 0.0, dtype=mu_dtype),
     )
 

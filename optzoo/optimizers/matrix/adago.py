@@ -10,14 +10,14 @@ from optzoo.primitives.base import (
     Mask,
     NonNegative,
     Positive,
-    is_zero,
     transformation,
 )
-from optzoo.primitives.combine import add, merge_leaves, multiply, only, parameters
+from optzoo.primitives.combine import merge_leaves, multiply
+from optzoo.primitives.decay import rated_decay
 from optzoo.primitives.labels import Selection
-from optzoo.primitives.moments import adam, ema
+from optzoo.primitives.moments import ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
-from optzoo.primitives.routing import scaled, split_matrices
+from optzoo.primitives.routing import matrices_or_adam, scaled
 from optzoo.primitives.stepsizes import norm_adagrad_step
 from optzoo.registry import Trait, optimizer
 
@@ -102,7 +102,7 @@ def adago(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1); the plain number 0 keeps no buffer for it.
       nesterov: look one step ahead; not in the paper.
       gamma: largest gradient norm that counts.
       eps: smallest step size; it is not scheduled.
@@ -121,7 +121,7 @@ def adago(
       mu_dtype: dtype of the momentum; float32 or wider by default.
 
     Returns:
-      The optimizer. It needs the parameters in `update` where weight_decay is used.
+      The optimizer. It needs the parameters in `update`.
 
     Raises:
       ValueError: for an argument out of range, or an `orthogonalizer` that changes shapes.
@@ -130,30 +130,27 @@ def adago(
       Zhang et al. 2025, arXiv 2509.02981; no official code is public, so this follows the paper's
       algorithm box, with Newton–Schulz for the direction as in its experiments.
     """
-    steps = scale_by_adago(
-        learning_rate,
-        momentum=momentum,
-        nesterov=nesterov,
-        gamma=gamma,
-        eps=eps,
-        v0=v0,
-        orthogonalizer=orthogonalizer,
-        scale=scale,
-        axes=axes,
-        mu_dtype=mu_dtype,
-    )
-    decay = optax.chain(
-        only(mask, parameters),
-        optax.scale(weight_decay),
-        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
-    )
-    decayed = steps if is_zero(weight_decay) else merge_leaves(add, steps, decay)
-    adam_rest = optax.chain(
-        adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.006))
-    )
-    return split_matrices(
-        optax.chain(decayed, optax.scale(-1.0)),
-        adam_rest if rest is None else rest,
+    decay = rated_decay(learning_rate, weight_decay, mask)
+
+    def matrices(known):
+        steps = scale_by_adago(
+            learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            gamma=gamma,
+            eps=eps,
+            v0=v0,
+            orthogonalizer=orthogonalizer,
+            scale=scale,
+            axes=known,
+            mu_dtype=mu_dtype,
+        )
+        return optax.chain(steps, decay, optax.scale(-1.0))
+
+    return matrices_or_adam(
+        matrices,
+        rest,
+        scaled(learning_rate, 0.006),
         axes=axes,
         include=include,
         exclude=exclude,

@@ -1,15 +1,18 @@
 """Muon: momentum, orthogonalised, for matrices; Adam for everything else."""
 
+from functools import partial
 from typing import Literal
 
 import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import Decay, DType, LearningRate, Mask, NonNegative, transformation
+from optzoo.primitives.combine import gradient
+from optzoo.primitives.duality import dualize
 from optzoo.primitives.labels import Selection
-from optzoo.primitives.moments import adam, ema, momentum as heavy_ball
-from optzoo.primitives.orthogonal import Orthogonalizer, Scale, orthogonalize, scale_by_fan
-from optzoo.primitives.routing import scaled, split_matrices
+from optzoo.primitives.moments import ema, momentum as heavy_ball
+from optzoo.primitives.orthogonal import Orthogonalizer, Scale
+from optzoo.primitives.routing import descend_matrices
 from optzoo.registry import Trait, optimizer
 
 MomentumForm = Literal["ema", "sum", "debiased"]
@@ -21,6 +24,7 @@ def scale_by_muon(
     momentum: Decay = 0.95,
     nesterov: bool = True,
     momentum_form: MomentumForm = "ema",
+    correction: optax.GradientTransformation | None = None,
     orthogonalizer: Orthogonalizer | None = None,
     scale: Scale = "fan",
     axes: AxesLike = None,
@@ -36,7 +40,9 @@ def scale_by_muon(
         else ema(momentum, debias=momentum_form == "debiased", nesterov=nesterov, dtype=mu_dtype)
     )
     return optax.chain(
-        averaged, orthogonalize(orthogonalizer, axes=axes), scale_by_fan(scale, axes=axes)
+        gradient if correction is None else correction,
+        averaged,
+        dualize("spectral", orthogonalizer=orthogonalizer, scale=scale, axes=axes),
     )
 
 
@@ -64,6 +70,7 @@ def muon(
     momentum: Decay = 0.95,
     nesterov: bool = True,
     momentum_form: MomentumForm = "ema",
+    correction: optax.GradientTransformation | None = None,
     orthogonalizer: Orthogonalizer | None = None,
     scale: Scale = "fan",
     weight_decay: NonNegative = 0.0,
@@ -98,15 +105,17 @@ def muon(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1); the plain number 0 keeps no buffer for it.
       nesterov: look one step ahead.
       momentum_form: "ema" as above (Keller Jordan, torch.optim.Muon); "sum", m ← momentum·m + g
         (Moonlight); "debiased", both terms corrected for the start at zero (Optax).
+      correction: what is made of a matrix's gradient before the momentum. MARS-M is
+        `variance_reduced(0.025, momentum)` of `optzoo.primitives` without nesterov.
       orthogonalizer: maps a stack of matrices (k, m, n), m ≤ n, to one of the same shape;
         `newton_schulz()` by default, `polar()` for the exact one, or any callable.
       scale: "fan" as above, with the flattened fan of convolutions; "keller_jordan", the original
         code, which takes kernel height/width for convolutions; "match_rms_adamw", 0.2·√max(in,
-        out) (Moonlight); None for 1.
+        out) (Moonlight); "rms_to_rms", √(out/in); None for 1.
       weight_decay: decoupled decay of the matrices.
       mask: which matrices to decay: a tree of booleans, or a function that makes one.
       rest: the optimizer of all other leaves; by default Adam with b1 = 0.9, b2 = 0.95,
@@ -126,27 +135,26 @@ def muon(
     References:
       Jordan et al. 2024, kellerjordan.github.io/posts/muon; official code KellerJordan/Muon, which
       iterates in bfloat16: `orthogonalizer=newton_schulz(dtype=jnp.bfloat16)`. Moonlight: Liu et
-      al. 2025, arXiv 2502.16982.
+      al. 2025, arXiv 2502.16982. MARS-M: Liu et al. 2025, arXiv 2510.21800, whose code decays by
+      0.1 with scale="match_rms_adamw", momentum = 0.95 and the same rate and decay for `rest`.
     """
-    matrices = optax.chain(
-        scale_by_muon(
-            momentum=momentum,
-            nesterov=nesterov,
-            momentum_form=momentum_form,
-            orthogonalizer=orthogonalizer,
-            scale=scale,
-            axes=axes,
-            mu_dtype=mu_dtype,
-        ),
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
+    direction = partial(
+        scale_by_muon,
+        momentum=momentum,
+        nesterov=nesterov,
+        momentum_form=momentum_form,
+        correction=correction,
+        orthogonalizer=orthogonalizer,
+        scale=scale,
+        mu_dtype=mu_dtype,
     )
-    adam_rest = optax.chain(
-        adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(scaled(learning_rate, 0.015))
-    )
-    return split_matrices(
-        matrices,
-        adam_rest if rest is None else rest,
+    return descend_matrices(
+        direction,
+        learning_rate,
+        weight_decay=weight_decay,
+        mask=mask,
+        rest=rest,
+        rest_factor=0.015,
         axes=axes,
         include=include,
         exclude=exclude,

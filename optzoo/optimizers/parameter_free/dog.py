@@ -14,6 +14,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import gradient, merge_leaves, multiply
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.precision import master_weights
 from optzoo.primitives.stepsizes import dog_step
 from optzoo.registry import Trait, optimizer
@@ -179,7 +180,7 @@ def _finished(
     mask: Mask,
     average_gamma: NonNegative | None,
 ) -> optax.GradientTransformationExtraArgs:
-    decay = optax.add_decayed_weights(weight_decay, mask)
+    decay = add_decayed_weights(weight_decay, mask)
     steps = optax.chain(decay, direction, optax.scale(-1.0))
     if average_gamma is not None:
         steps = polynomial_average(steps, gamma=average_gamma)

@@ -3,6 +3,7 @@
 from optzoo.testing.checks import (  # isort: skip
     contract as contract,
     transforms as transforms,
+    hyperparameters as hyperparameters,
     wrappers as wrappers,
     buffers as buffers,
     precision as precision,

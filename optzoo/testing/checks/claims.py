@@ -114,7 +114,7 @@ def couples_leaves(subject: Subject) -> str:
         params, gradients = _doubles()
         # A silent leaf, too: rules that normalise gradients do not see their size.
         others = [{**g, "b": g["b"] * (3.0 if i % 2 else 0.0)} for i, g in enumerate(gradients)]
-        run, changed = subject.run(params, gradients), subject.run(params, others)
+        run, changed = (subject.run_compiled(params, grads) for grads in (gradients, others))
         observed = _differ(_only("a", run), _only("a", changed), rtol=1e-13)
     if subject.traits.stochastic is None and is_random(subject.eager.state):
         raise DoesNotApply("the update is random")
@@ -141,10 +141,10 @@ def shape_dependent(subject: Subject) -> str:
 
     with jax.enable_x64(True):
         params, gradients = _doubles()
-        run = subject.run(params, gradients)
+        run = subject.run_compiled(params, gradients)
         observed = False
         for change in (flat, cut):
-            other = subject.run(change(params), list(map(change, gradients)))
+            other = subject.run_compiled(change(params), list(map(change, gradients)))
             expected = run._replace(updates=list(map(change, run.updates)))
             observed = observed or _differ(expected, other, rtol=1e-9)
     return _settle("shape_dependent", subject.traits.shape_dependent, observed)
@@ -166,8 +166,8 @@ def takes_complex(subject: Subject) -> str:
         return jax.tree.map(lambda leaf: 1j * leaf, tree)
 
     try:
-        run = subject.run(params, gradients)
-        other = subject.run(turned(params), list(map(turned, gradients)))
+        run = subject.run_compiled(params, gradients)
+        other = subject.run_compiled(turned(params), list(map(turned, gradients)))
         agree("turned updates", other.updates, turned(run.updates), rtol=1e-3)
         all_finite("the update is not finite", run.updates)
         observed = True

@@ -8,20 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from optzoo.testing import mesh as meshes
 from optzoo.testing.check import DoesNotApply, check, fail
 from optzoo.testing.subject import Subject, random_from, random_like
-from optzoo.testing.trees import agree, all_finite, is_random, same_structure
+from optzoo.testing.trees import (
+    agree,
+    all_finite,
+    is_random,
+    leaves_with_path,
+    same_shapes,
+    same_structure,
+)
 
 
 def _two_steps(subject: Subject, params: Any, *, compiled: bool = True):
     gradients = random_like(params, 2)
-    step = jax.jit(subject.update) if compiled else None
-    run = subject.run(params, gradients, step=step)
+    run = (subject.run_compiled if compiled else subject.run)(params, gradients)
     for update in run.updates:
-        same_structure("the updates", update, params)
-        for got, want in zip(jax.tree.leaves(update), jax.tree.leaves(params), strict=True):
-            if got.shape != want.shape:
-                fail(f"a parameter of shape {want.shape} gets an update of shape {got.shape}")
+        same_shapes("the updates", update, params)
     all_finite("the update is not finite", run.updates)
     return run
 
@@ -148,6 +152,76 @@ def frozen_dict(subject: Subject) -> None:
 def nnx_state(subject: Subject) -> None:
     nnx = _module("flax.nnx")
     _same_program(subject, lambda tree: nnx.State({"block": tree}))
+
+
+AXES = ("rows", "columns")
+
+
+def _mesh() -> jax.sharding.Mesh:
+    """Two by two by two devices, or one under three names: specs must fit there, too."""
+    size = 2 if jax.device_count() >= meshes.DEVICES else 1
+    kinds = (jax.sharding.AxisType.Auto,) * 3
+    return jax.make_mesh((size,) * 3, ("data", *AXES), kinds, devices=jax.devices()[: size**3])
+
+
+@check(
+    "flax.linen's partition specs fit the state: boxed parameters, made eagerly and inside jit",
+    "boxed = {'w': nn.Partitioned(jnp.ones((4, 3)), ('x', 'y'))}; "
+    "nn.get_partition_spec(jax.eval_shape(tx.init, boxed))",
+)
+def linen_metadata(subject: Subject) -> None:
+    nn = _module("flax.linen")
+
+    def boxed(tree):
+        return jax.tree.map(lambda x: nn.LogicallyPartitioned(x, AXES[: x.ndim]), tree)
+
+    host, (host_gradients, *_) = meshes.host_trees()
+    expected = subject.run(host, [host_gradients]).updates[0]
+    params, gradients = boxed(host), boxed(host_gradients)
+    specs = nn.get_partition_spec(jax.eval_shape(subject.tx.init, params))
+    shardings = nn.logical_to_mesh_sharding(specs, _mesh(), [(axis, axis) for axis in AXES])
+    inside = jax.jit(subject.tx.init, out_shardings=shardings)(params)
+    for path, leaf in leaves_with_path(nn.unbox(inside)):
+        if len(leaf.sharding.spec) > leaf.ndim:
+            fail(f"the state leaf {path} of shape {leaf.shape} has the spec {leaf.sharding.spec}")
+    for state in (inside, subject.tx.init(params)):
+        updates, _ = jax.jit(subject.update)(gradients, state, params)
+        same_structure("the updates", updates, params)
+        agree("of boxed parameters the updates", nn.unbox(updates), expected, rtol=1e-3)
+
+
+@check(
+    "flax.nnx's sharding metadata fit the state: annotated parameters, made eagerly and inside jit",
+    "nnx.Optimizer(nnx.Dict(w=nnx.Param(jnp.ones((4, 3)), out_sharding=('x', 'y'))), tx, "
+    "wrt=nnx.Param)",
+)
+def nnx_metadata(subject: Subject) -> None:
+    nnx = _module("flax.nnx")
+    mesh = _mesh()
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    host, (gradients, *_) = meshes.host_trees()
+    expected = subject.run(host, [gradients]).params
+    host = jax.device_put(host, everywhere)
+
+    def annotated(tree):
+        if isinstance(tree, dict):
+            return nnx.Dict({name: annotated(child) for name, child in tree.items()})
+        return nnx.Param(tree, out_sharding=AXES[: tree.ndim])
+
+    def create():
+        model = annotated(host)
+        return model, nnx.Optimizer(model, subject.tx, wrt=nnx.Param)
+
+    with jax.set_mesh(mesh):
+        for made in (create, nnx.jit(create)):
+            model, optimizer = made()
+            state = nnx.state(optimizer)
+            jax.device_put(state, nnx.get_named_sharding(state, mesh))
+            boxed = nnx.state(model, nnx.Param)
+            nnx.replace_by_pure_dict(boxed, jax.device_put(gradients, everywhere))
+            optimizer.update(model, boxed)
+            got = nnx.to_pure_dict(nnx.state(model))
+            agree("of annotated parameters the next", jax.device_get(got), expected, rtol=1e-3)
 
 
 def _module(name: str) -> Any:

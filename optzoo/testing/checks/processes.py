@@ -40,5 +40,5 @@ def agree_with_one(subject: Subject, outcome: distributed.Outcome) -> None:
     """
     if outcome.error:
         raise RuntimeError(outcome.error)
-    expected: Any = subject.run(*mesh.host_trees()).params
+    expected: Any = subject.run_compiled(*mesh.host_trees()).params
     agree("two processes' parameters", outcome.params, expected, rtol=1e-3)

@@ -41,19 +41,20 @@ def _sharded(subject: Subject, kind: AxisType) -> str:
             f"{meshes.DEVICES}) before JAX's first use"
         )
     host_params, host_gradients = meshes.host_trees()
-    expected = subject.run(host_params, host_gradients)
+    expected = subject.run_compiled(host_params, host_gradients)
     mesh = meshes.make_mesh(kind)
     with jax.set_mesh(mesh):
         params = meshes.placed(host_params, mesh)
         gradients = [meshes.placed(gradient, mesh) for gradient in host_gradients]
         state = subject.tx.init(params)
         _follows("after init", state, params)
-        step = jax.jit(subject.update).lower(gradients[0], state, params).compile()
-        run = subject.run(params, gradients, state=state, step=jax.jit(subject.update))
+        step = jax.jit(subject.update)
+        program = step.lower(gradients[0], state, params).compile()
+        run = subject.run(params, gradients, state=state, step=step)
         _follows("after a step", run.state, params)
     host = [jax.device_get(update) for update in run.updates]
     agree("sharded updates", host, expected.updates, rtol=1e-3)
-    return _count(subject, step.as_text() or "")
+    return _count(subject, program.as_text() or "")
 
 
 def _follows(when: str, state: Any, params: Any) -> None:

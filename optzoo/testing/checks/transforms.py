@@ -180,6 +180,26 @@ def eval_shape(subject: Subject) -> None:
 
 
 @check(
+    "init takes shapes for parameters, or says what to call where it needs the numbers",
+    "tx.init(jax.eval_shape(lambda: params))",
+)
+def abstract_init(subject: Subject) -> str:
+    shapes = jax.eval_shape(lambda: subject.params)
+    try:
+        state = subject.tx.init(shapes)
+    except ValueError as error:
+        if "out_shardings" not in str(error):
+            fail(f"init of shapes raises ValueError, which does not name the way out: {error}")
+        return "needs the numbers"
+    real = subject.tx.init(subject.params)
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
+        same_types("from shapes the state's leaves", state, jax.eval_shape(lambda: real))
+    else:
+        agree("from shapes the state's leaves", state, real, rtol=0)
+    return ""
+
+
+@check(
     "optax.tree.map_params reaches every state leaf that is shaped like its parameter",
     "optax.tree.map_params(tx, lambda x: None, tx.init(params))",
 )

@@ -1,5 +1,6 @@
 """Optax's combinators around a transformation."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,8 +13,11 @@ from optzoo.testing.subject import Run, Subject, random_like
 from optzoo.testing.trees import agree, numbers
 
 
-def _wrapped(subject: Subject, tx: Any, gradients=None) -> Run:
-    return subject.run(subject.params, subject.gradients if gradients is None else gradients, tx=tx)
+def _wrapped(subject: Subject, tx: Any, gradients=None, *, compiled: bool = False) -> Run:
+    """A run inside a wrapper; `compiled` where it branches, which eagerly is slower."""
+    gradients = subject.gradients if gradients is None else gradients
+    step = jax.jit(partial(subject.update, tx=tx)) if compiled else None
+    return subject.run(subject.params, gradients, tx=tx, step=step)
 
 
 def _alternate(tree: Any) -> Any:
@@ -91,7 +95,7 @@ def partition(subject: Subject) -> None:
 )
 def multi_steps(subject: Subject) -> None:
     doubled = [gradient for gradient in subject.gradients[:2] for _ in range(2)]
-    run = _wrapped(subject, _multi_steps(subject, 2), doubled)
+    run = _wrapped(subject, _multi_steps(subject, 2), doubled, compiled=True)
     agree("inside MultiSteps the updates", run.updates[1::2], subject.eager.updates[:2])
 
 
@@ -117,7 +121,8 @@ def inject_hyperparams(subject: Subject) -> None:
 def apply_if_finite(subject: Subject) -> None:
     first, second = subject.gradients[:2]
     bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), first)
-    run = _wrapped(subject, optax.apply_if_finite(subject.tx, 5), [first, bad, second])
+    wrapper = optax.apply_if_finite(subject.tx, 5)
+    run = _wrapped(subject, wrapper, [first, bad, second], compiled=True)
     got = [run.updates[0], run.updates[2]]
     agree("around a skipped step the updates", got, subject.eager.updates[:2])
     if any(np.any(numbers(leaf)) for leaf in jax.tree.leaves(run.updates[1])):
@@ -155,7 +160,7 @@ def evaluation(subject: Subject) -> str:
             subject.factory, static_args=subject.traits.static, hyperparam_dtype=jnp.float32
         )()
     for name, tx in wrappers.items():
-        run = _wrapped(subject, tx)
+        run = _wrapped(subject, tx, compiled=name in ("MultiSteps", "apply_if_finite"))
         got = find(run.state, run.params)
         agree(f"inside {name} the evaluation parameters", got, bare)
     return "averages" if differs else ""

@@ -34,7 +34,7 @@ OVERALL = {
         ranking_chart,
         "Mean rank over the problems, with 90 % of the resamples of the seeds",
         "Rank averaged over the problems. Dot: the mean over resamples of the seeds; bar: nine of "
-        "ten of them. Bars that overlap much are ties.",
+        "ten of them. Those who share a letter cannot be told apart.",
     ),
     "speed": Chart(
         speed_chart,

@@ -7,14 +7,15 @@ import pandas as pd
 
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.read.tables import FACTORS, Tables
+from optzoo.compare.read.verdict import aligned
 from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
 
 ROW_HEIGHT, LETTER = 22, 7.2
 
 
 def ranking_chart(results: Tables) -> dict[str, Any]:
-    """Mean rank of every optimizer and where it lies in nine of ten resamples of the seeds."""
-    ranking = results.ranking.sort_values("rank")
+    """Mean ranks, where they lie in nine of ten resamples of the seeds, and letters for ties."""
+    ranking = results.ranking
     palette = colours(results)
     data = []
     for height, row in zip(_heights(ranking), ranking.itertuples(), strict=True):
@@ -30,7 +31,24 @@ def ranking_chart(results: Tables) -> dict[str, Any]:
         for trace in data[-2:]:
             trace["hovertemplate"] = hover
     axis = {"title": {"text": "mean rank (1 is best)"}, "range": [0.5, len(ranking) + 0.5]}
-    return _rows(ranking["optimizer"].tolist(), data, axis)
+    figure = _rows(ranking["optimizer"].tolist(), data, axis)
+    shown = aligned(ranking["ties"])
+    figure["layout"]["margin"]["r"] = 12 + LETTER * max(map(len, shown))
+    figure["layout"]["annotations"] = [
+        {
+            "xref": "paper",
+            "x": 1,
+            "y": height,
+            # Spaces that no renderer drops keep the letters in their columns.
+            "text": ties.replace(" ", "\xa0"),
+            "font": {"color": "$ink", "size": 12, "family": "monospace"},
+            "xanchor": "left",
+            "xshift": 4,
+            "showarrow": False,
+        }
+        for height, ties in zip(_heights(ranking), shown, strict=True)
+    ]
+    return figure
 
 
 def speed_chart(results: Tables) -> dict[str, Any]:
