@@ -16,6 +16,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import gradient, merge_leaves
+from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.moments import ema
 from optzoo.primitives.norms import abs_sq
 from optzoo.registry import optimizer
@@ -30,7 +31,7 @@ PAPER: Any = dict(
 
 
 def _decayed(direction, learning_rate, weight_decay, mask, decoupled):
-    decay = optax.add_decayed_weights(weight_decay, mask)
+    decay = add_decayed_weights(weight_decay, mask)
     steps = (direction, decay) if decoupled else (decay, direction)
     return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate))
 
