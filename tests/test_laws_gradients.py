@@ -61,6 +61,16 @@ def test_a_gradient_along_the_weights_leaves_nothing():
     close(updates, jax.tree.map(jnp.zeros_like, params))
 
 
+def test_what_the_mask_leaves_out_passes():
+    params = tree(0)
+    tx = optzoo.orthograd(
+        optax.identity(), mask=lambda tree: {name: name != "gain" for name in tree}
+    )
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert updates["gain"] == params["gain"]
+    close(updates["bias"], jnp.zeros_like(params["bias"]))
+
+
 def test_cautious_keeps_what_descends_and_enlarges_it():
     fixed = {"w": jnp.array([-1.0, -2.0, 3.0, 0.0])}
     tx = optax.stateless(lambda updates, _: fixed)

@@ -12,6 +12,7 @@ from optzoo.primitives.base import (
     Decay,
     DType,
     Fraction,
+    Mask,
     NonNegative,
     Positive,
     Tree,
@@ -19,7 +20,7 @@ from optzoo.primitives.base import (
     require_params,
     transformation,
 )
-from optzoo.primitives.combine import gradient
+from optzoo.primitives.combine import gradient, select
 from optzoo.primitives.norms import layer_energy, layer_maximum, root, unit_norm
 
 KeptShare = Literal["mean", "plus_one"]
@@ -363,7 +364,9 @@ def radial_decay(
 
 
 @transformation
-def remove_parallel(*, rescale: bool = True, axes: AxesLike = None) -> optax.GradientTransformation:
+def remove_parallel(
+    *, rescale: bool = True, mask: Mask = None, axes: AxesLike = None
+) -> optax.GradientTransformation:
     """The gradient without its part along the weights (⊥Grad).
 
     Rule:
@@ -372,6 +375,7 @@ def remove_parallel(*, rescale: bool = True, axes: AxesLike = None) -> optax.Gra
 
     Args:
       rescale: give what is left the gradient's length.
+      mask: which leaves to treat: a tree of booleans, or a function that makes one; None for all.
       axes: where a leaf stacks several layers, a spec with batch axes treats each alone.
 
     Returns:
@@ -400,7 +404,7 @@ def remove_parallel(*, rescale: bool = True, axes: AxesLike = None) -> optax.Gra
 
     def update(updates, params):
         require_params(params, "remove_parallel")
-        return map_with_axes(across, axes, updates, params)
+        return select(mask, map_with_axes(across, axes, updates, params), updates)
 
     return optax.stateless(update)
 

@@ -52,5 +52,4 @@ def orthograd(
       LucasPrietoAl/grokking-at-the-edge-of-numerical-stability, which in a leaf of one number
       enlarges the rounding to the gradient's length; the guard is pytorch_optimizer's.
     """
-    removed = remove_parallel(rescale=rescale, axes=axes)
-    return optax.chain(removed if mask is None else optax.masked(removed, mask), tx)
+    return optax.chain(remove_parallel(rescale=rescale, mask=mask, axes=axes), tx)
