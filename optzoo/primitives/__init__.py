@@ -42,6 +42,7 @@ from optzoo.primitives.decay import (
 )
 from optzoo.primitives.directions import (
     adaptive_clip as adaptive_clip,
+    agree as agree,
     centralize as centralize,
     clip_norm as clip_norm,
     damp as damp,
@@ -50,6 +51,7 @@ from optzoo.primitives.directions import (
     normalize as normalize,
     project_radial as project_radial,
     radial_decay as radial_decay,
+    remove_parallel as remove_parallel,
     take_sign as take_sign,
     variance_reduced as variance_reduced,
 )

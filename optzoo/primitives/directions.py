@@ -1,6 +1,6 @@
 """Where to go: stateless and one-step-memory maps from gradients to directions."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from optzoo.primitives.base import (
     Decay,
     DType,
     Fraction,
+    Mask,
     NonNegative,
     Positive,
     Tree,
@@ -19,13 +20,49 @@ from optzoo.primitives.base import (
     require_params,
     transformation,
 )
-from optzoo.primitives.combine import gradient
+from optzoo.primitives.combine import gradient, select
 from optzoo.primitives.norms import layer_energy, layer_maximum, root, unit_norm
+
+KeptShare = Literal["mean", "plus_one"]
 
 
 def take_sign(size: jax.Array, sign: jax.Array) -> jax.Array:
     """|size|·sign(sign): the magnitude of one array with the signs of another; 0 where sign is."""
     return jnp.sign(sign) * jnp.abs(size)
+
+
+def agree(
+    spec: Axes | None,
+    update: jax.Array,
+    toward: jax.Array,
+    *,
+    rescale: KeptShare = "mean",
+    floor: jax.typing.ArrayLike = 1e-3,
+) -> jax.Array:
+    """An update where its signs are those of `toward`, enlarged for what is left out (cautious).
+
+    Rule:
+      k = 1 where both have one sign, otherwise 0;   u·k/max(Σk/n, floor), n numbers in the layer
+      rescale = "plus_one":   u·k·n/(Σk + 1)
+
+    Args:
+      spec: the leaf's axes, counted from the front; with batch axes each layer has its own share.
+      update, toward: arrays of one shape. Where either is 0 they do not agree.
+      rescale: which share of kept entries to divide by.
+      floor: of the mean.
+
+    Returns:
+      The update.
+    """
+    kept = ((jnp.conj(jnp.sign(update)) * jnp.sign(toward)).real > 0).astype(update.dtype)
+    count = layer_energy(spec, kept)
+    numbers = kept.size // max(count.size, 1)
+    share = (
+        jnp.maximum(count / max(numbers, 1), floor)
+        if rescale == "mean"
+        else (count + 1) / max(numbers, 1)
+    )
+    return update * (kept / share)
 
 
 class PreviousGradientState(NamedTuple):
@@ -322,6 +359,52 @@ def radial_decay(
     def update(updates, params):
         require_params(params, "radial_decay")
         return map_with_axes(decay, axes, updates, params)
+
+    return optax.stateless(update)
+
+
+@transformation
+def remove_parallel(
+    *, rescale: bool = True, mask: Mask = None, axes: AxesLike = None
+) -> optax.GradientTransformation:
+    """The gradient without its part along the weights (⊥Grad).
+
+    Rule:
+      q = g − ⟨p, g⟩/⟨p, p⟩·p a layer;   returns q·|g|/|q|, or q without rescale
+      0 where |q| ≤ 4·ε·|g|, ε the dtype's rounding
+
+    Args:
+      rescale: give what is left the gradient's length.
+      mask: which leaves to treat: a tree of booleans, or a function that makes one; None for all.
+      axes: where a leaf stacks several layers, a spec with batch axes treats each alone.
+
+    Returns:
+      A stateless transformation that needs the parameters.
+
+    Raises:
+      ValueError: without parameters.
+
+    Source: Prieto et al. 2025, arXiv 2501.04697, with pytorch_optimizer's guard.
+    """
+
+    def across(spec, g, p):
+        # Numbers of at most 1, so that no square is too large or too small for its dtype.
+        peaks = [layer_maximum(spec, x) for x in (g, p)]
+        g, p = (x / jnp.where(peak > 0, peak, 1) for x, peak in zip((g, p), peaks, strict=True))
+        batch = spec.batch if spec else ()
+        summed = tuple(axis for axis in range(g.ndim) if axis not in batch)
+        along = jnp.sum((jnp.conj(p) * g).real, axis=summed, keepdims=bool(batch))
+        energy = layer_energy(spec, p)
+        q = g - along / jnp.where(energy > 0, energy, 1) * p
+        size, left = root(layer_energy(spec, g)), root(layer_energy(spec, q))
+        # What is left of a gradient along the weights is rounding, and no direction.
+        some = left > 4 * jnp.finfo(g.dtype).eps * size
+        length = size / jnp.where(some, left, 1) if rescale else jnp.ones_like(left)
+        return peaks[0] * jnp.where(some, length, 0) * q
+
+    def update(updates, params):
+        require_params(params, "remove_parallel")
+        return select(mask, map_with_axes(across, axes, updates, params), updates)
 
     return optax.stateless(update)
 

@@ -8,3 +8,9 @@ from optzoo.optimizers.accelerated.nag_gs import (
     nag_gs as nag_gs,
     scale_by_nag_gs as scale_by_nag_gs,
 )
+from optzoo.optimizers.accelerated.qhm import (
+    qhadam as qhadam,
+    qhm as qhm,
+    scale_by_qhadam as scale_by_qhadam,
+    scale_by_qhm as scale_by_qhm,
+)

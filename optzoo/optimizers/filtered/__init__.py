@@ -4,7 +4,9 @@ The members wrap any rule, whose own state and options stay as they are.
 Look here for one idea to add to a rule that you already trust.
 """
 
+from optzoo.optimizers.filtered.cautious import cautious as cautious
 from optzoo.optimizers.filtered.grokfast import (
     grokfast as grokfast,
     grokfast_ma as grokfast_ma,
 )
+from optzoo.optimizers.filtered.orthograd import orthograd as orthograd
