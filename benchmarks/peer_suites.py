@@ -7,7 +7,7 @@ Fetches nothing and changes nothing in the checkout: its test files are read, an
 optimizers in them replaced before the tests are made of them. Both the rules and the tests import
 the Optax of the checkout. Where a test wants a rule to find a minimum, it may find it at any of a
 few learning rates, because Optax's lists give each rule a rate of its own. Writes
-docs/peer_suites.md.
+docs/pages/peer_suites.md.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "peer_suites.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "pages" / "peer_suites.md"
 RATES = (None, 1.0, 0.1, 0.01, 0.001)
 """The rule's own default first."""
 TOTAL_STEPS = 30_000
