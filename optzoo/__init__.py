@@ -18,7 +18,6 @@ from optzoo.primitives.averaged import (
     polynomial_average as polynomial_average,
 )
 from optzoo.primitives.axes import Axes as Axes, torch_axes as torch_axes
-from optzoo.primitives.bases import in_basis as in_basis
 from optzoo.primitives.combine import (
     gradient as gradient,
     merge as merge,
@@ -41,6 +40,7 @@ from optzoo.primitives.precision import (
     master_weights as master_weights,
     stochastic_round as stochastic_round,
 )
+from optzoo.primitives.preconditioned import in_basis as in_basis
 from optzoo.primitives.schedules import (
     cosine as cosine,
     explore_exploit as explore_exploit,

@@ -18,7 +18,6 @@ from optzoo.primitives.base import (
     transformation as transformation,
     widened as widened,
 )
-from optzoo.primitives.bases import in_basis as in_basis
 from optzoo.primitives.blocks import in_blocks as in_blocks
 from optzoo.primitives.combine import (
     add as add,
@@ -100,6 +99,7 @@ from optzoo.primitives.precision import (
     master_weights as master_weights,
     stochastic_round as stochastic_round,
 )
+from optzoo.primitives.preconditioned import in_basis as in_basis
 from optzoo.primitives.preconditioning import (
     orthogonalize_evenly as orthogonalize_evenly,
     power_iteration as power_iteration,

@@ -13,11 +13,11 @@ from optzoo.primitives.base import (
     real,
     transformation,
 )
-from optzoo.primitives.bases import in_basis
 from optzoo.primitives.decay import decay_moved
 from optzoo.primitives.grafting import match_rms
 from optzoo.primitives.kronecker import Merge
 from optzoo.primitives.moments import adam
+from optzoo.primitives.preconditioned import in_basis
 from optzoo.registry import Trait, get, optimizer
 
 PAPER = get("in_basis")
