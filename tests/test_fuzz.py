@@ -17,6 +17,7 @@ from subjects import TOTAL_STEPS, answered
 import optzoo
 from optzoo.primitives.base import Range
 from optzoo.registry import Entry, Trait
+from optzoo.testing.offers import offers
 from optzoo.testing.trees import all_finite, same_types
 
 # Few shapes, since eager JAX compiles every operation once a shape.
@@ -110,7 +111,9 @@ def fuzz(entry: Entry, examples: int) -> None:
         tx = answered(entry.factory(**options), entry)
         state = tx.init(params)
         for gradient in gradients:
-            updates, new = tx.update(gradient, state, params)
+            # Options may ask for more than the rule's traits do.
+            given = offers(params, gradient) | {"previous_grad": gradient}
+            updates, new = tx.update(gradient, state, params, **given)
             same_types("the updates", updates, params)
             same_types("state leaves", jax.eval_shape(_itself, new), jax.eval_shape(_itself, state))
             all_finite("the updates", updates)

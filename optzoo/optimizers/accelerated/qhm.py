@@ -78,7 +78,8 @@ def qhm(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the average, in [0, 1).
+      momentum: decay of the average, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       nu: share of the average in the step; above 1 the gradient is subtracted.
       weight_decay: the decay's strength.
       mask: which leaves to decay: a tree of booleans, or a function that makes one.
@@ -160,8 +161,10 @@ def qhadam(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      b1: decay of the first moment, in [0, 1).
-      b2: decay of the second moment, in [0, 1).
+      b1: decay of the first moment, in [0, 1);
+        the plain number 0 keeps no buffer for it.
+      b2: decay of the second moment, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       nu1: share of the first moment in the direction; above 1 the gradient is subtracted.
       nu2: share of the second moment under the root, in [0, 1].
       eps: added to the root.

@@ -97,7 +97,8 @@ def adamod(
       learning_rate: a number, or a schedule of the number of finished steps.
       b1: decay of the first moment, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
-      b3: decay of the average rate, in [0, 1); the plain number 0 is Adam and keeps none.
+      b3: decay of the average rate, in [0, 1); the plain number 0 is Adam and keeps none;
+        the plain number 0 keeps no buffer for it.
       eps: added to the root of the second moment.
       form: "code", with the corrections inside the rate and eps on the raw root; "paper", with the
         momentum's correction outside and eps on the corrected root.
@@ -107,7 +108,7 @@ def adamod(
       nu_dtype: dtype of the second moment and the average rate; float32 or wider by default.
 
     Returns:
-      The optimizer. It needs the parameters in `update` where weight_decay is used.
+      The optimizer. It needs the parameters in `update`.
 
     Raises:
       ValueError: for an argument out of range.

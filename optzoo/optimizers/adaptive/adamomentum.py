@@ -84,7 +84,8 @@ def adamomentum(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      b1: decay of the first moment, in [0, 1); the plain number 0 is RMSprop and keeps no buffer.
+      b1: decay of the first moment, in [0, 1); the plain number 0 is RMSprop and keeps no buffer;
+        the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
       eps: added to v in every step, above 0; it accumulates to eps/(1 − b2).
       weight_decay: the decay's strength.

@@ -123,7 +123,8 @@ def induced_metric(
       learning_rate: a number, or a schedule of the number of finished steps.
       form: "rms", scaled as Adam; "sgd", the plain metric; "log", that of the logarithm of the
         loss, which needs `value`; a negative loss turns its steps round.
-      b1: decay of the first moment, in [0, 1).
+      b1: decay of the first moment, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1); for form="rms".
       xi: weight of the gradient in the metric 1 + xi·g·gᵀ.
       beta: decay of the energy, in [0, 1).

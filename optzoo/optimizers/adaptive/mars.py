@@ -115,7 +115,8 @@ def mars(
       learning_rate: a number, or a schedule of the number of finished steps.
       form: "adamw", "lion" or "orthogonal" (the paper's Shampoo form).
       b1: decay of the first moment, in [0, 1); at the plain number 0 neither the average nor the
-        previous gradient is kept.
+        previous gradient is kept;
+        the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1); "adamw" alone has one.
       eps: added to the corrected root, or to the norm before Newton–Schulz.
       gamma: strength of the correction; the plain number 0 keeps no previous gradient.

@@ -88,7 +88,8 @@ def adamuon(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum and of the second moment, in [0, 1).
+      momentum: decay of the momentum and of the second moment, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       eps: added to the moment's root and to the norm.
       nesterov: look one step ahead.
       orthogonalizer: maps a stack of matrices (k, m, n), m ≤ n, to one of the same shape;

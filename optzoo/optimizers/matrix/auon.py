@@ -100,7 +100,8 @@ def auon(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       nesterov: look one step ahead.
       gamma: strength of the brake.
       normalize: step by w/r, as in the paper's first version; False: by u/r, as the released

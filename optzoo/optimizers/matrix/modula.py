@@ -93,7 +93,8 @@ def modula(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the average, in [0, 1).
+      momentum: decay of the average, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       ball: the norm of each leaf: a name, a function, or a tree of these; see
         `optzoo.dualize`. By default "rms" for vectors, "column" for embeddings, "kernel" for
         convolutions and "spectral" for the rest.

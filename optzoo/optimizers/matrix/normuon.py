@@ -85,7 +85,8 @@ def normuon(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       b2: decay of the units' second moment, in [0, 1).
       eps: added to the moment's root and to the norm that is restored.
       nesterov: look one step ahead.

@@ -93,7 +93,8 @@ def scion(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the average, in [0, 1): one minus the authors' momentum.
+      momentum: decay of the average, in [0, 1), one minus the authors' momentum;
+        the plain number 0 keeps no buffer for it.
       momentum_form: "ema" as above; "sum", m ← momentum·m + g (ScionLight).
       ball: the norm of each leaf: a name, a function, or a tree of these; see
         `optzoo.dualize`. By default "rms" for vectors, "column" for embeddings, "kernel" for

@@ -77,7 +77,8 @@ def mfac(
       learning_rate: a number, or a schedule of the number of finished steps.
       window: how many gradients to keep.
       damping: added to every eigenvalue of F.
-      momentum: decay of the average of steps, in [0, 1).
+      momentum: decay of the average of steps, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       weight_decay: added to the gradient before it enters the window.
       mask: which leaves to decay: a tree of booleans, or a function that makes one.
       mu_dtype: dtype of the momentum; float32 or wider by default.

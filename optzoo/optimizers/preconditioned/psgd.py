@@ -140,7 +140,8 @@ def psgd(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of m, in [0, 1).
+      momentum: decay of m, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       fit: where E stands: "q0p5eq1p5" as above; "qeq", "qep" and "quad", which need no turning;
         "eq", triangular factors as in the first papers; "pro4p" and "quad4p", which fit P itself.
       rank: one P for all leaves together instead, diagonal but for this rank; fit, balance_every,

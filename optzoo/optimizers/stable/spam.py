@@ -127,7 +127,8 @@ def spam(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      b1: decay of the first moment, in [0, 1).
+      b1: decay of the first moment, in [0, 1);
+        the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
       eps: added to the raw root of the second moment.
       threshold: largest square of an entry over its second moment; 0 clips nothing.
