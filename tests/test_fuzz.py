@@ -113,7 +113,9 @@ def fuzz(entry: Entry, examples: int) -> None:
         for gradient in gradients:
             # Options may ask for more than the rule's traits do.
             given = offers(params, gradient) | {"previous_grad": gradient}
-            updates, new = tx.update(gradient, state, params, **given)
+            # The loss that is offered is written as users write theirs.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, new = tx.update(gradient, state, params, **given)
             same_types("the updates", updates, params)
             same_types("state leaves", jax.eval_shape(_itself, new), jax.eval_shape(_itself, state))
             all_finite("the updates", updates)
