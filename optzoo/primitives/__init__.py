@@ -121,6 +121,10 @@ from optzoo.primitives.schedules import (
     linear_warmup as linear_warmup,
     rectification as rectification,
 )
+from optzoo.primitives.second import (
+    flood as flood,
+    second_gradient as second_gradient,
+)
 from optzoo.primitives.spikes import (
     clip_spikes as clip_spikes,
     clip_to_average_peak as clip_to_average_peak,

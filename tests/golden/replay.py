@@ -190,7 +190,7 @@ def replay(
         tx = transformation(node, arrays)
         start, grads = (
             {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
-            for kind in ("params0", "grads")
+            for kind in ("params0", "data" if "data" in arrays else "grads")
         )
 
         def of_steps(kind):
@@ -202,6 +202,10 @@ def replay(
         def step(carry, inputs):
             params, state = carry
             gradient, arguments = inputs
+            if "data" in arrays:
+                value_fn = partial(patchnet, gradient)
+                value, gradient = jax.value_and_grad(value_fn)(params)
+                arguments = arguments | {"value": value, "value_fn": value_fn}
             updates, state = tx.update(gradient, state, params, **arguments)
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
@@ -232,6 +236,15 @@ def replay(
             return jax.tree.map(lambda *values: jnp.concatenate(values), *done)
 
         return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
+
+
+def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
+    """The loss of the recordings that hold data instead of gradients, in PyTorch's layout."""
+    h = jnp.tanh(jnp.einsum("nijk,oijk->no", batch["x"], p["conv"]))
+    h = jnp.tanh(jnp.tanh(h @ p["w_sq"].T) @ p["w_tall"].T)
+    return jnp.mean(
+        ((h @ p["w_wide"].T + p["bias"][None]) * jnp.exp(p["scalar"]) - batch["y"]) ** 2
+    )
 
 
 def compiled(run: Callable) -> Callable:
