@@ -30,6 +30,7 @@ TESTS_BETWEEN_CLEARINGS = 500
 _run = 0
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """With `-n`, the tests of one rule in one file share a worker, and with it what it traced."""
     for item in items:

@@ -26,7 +26,7 @@ MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" 
 
 
 def in_both_precisions():
-    """All recordings; in float32, where rounding hides much, the default run has one of each rule."""
+    """All recordings; in float32, where rounding hides much, one of each rule by default."""
     seen = set()
     for name in CONFIGURATIONS:
         yield pytest.param(name, "float64", id=f"{name}-float64")
