@@ -14,7 +14,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import merge_leaves, multiply
-from optzoo.primitives.decay import decay_after_step
+from optzoo.primitives.decay import rated_decay
 from optzoo.primitives.moments import adam
 from optzoo.primitives.resets import restart
 from optzoo.primitives.spikes import clip_spikes
@@ -168,5 +168,5 @@ def spam(
             nu_dtype=nu_dtype,
         ),
         optax.scale_by_learning_rate(learning_rate),
-        decay_after_step(learning_rate, weight_decay, mask),
+        rated_decay(learning_rate, weight_decay, mask, moved=True),
     )
