@@ -30,7 +30,7 @@ def scale_by_adabound(
     final_lr: NonNegative = 0.1,
     gamma: Positive = 1e-3,
     amsgrad: bool = False,
-    peak: Positive | None = None,
+    peak: NonNegative | None = None,
     mu_dtype: DType = None,
     nu_dtype: DType = None,
 ) -> optax.GradientTransformation:
@@ -74,7 +74,7 @@ def adabound(
     final_lr: NonNegative = 0.1,
     gamma: Positive = 1e-3,
     amsgrad: bool = False,
-    peak: Positive | None = None,
+    peak: NonNegative | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
     decoupled: bool = False,
