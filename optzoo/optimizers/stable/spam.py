@@ -43,7 +43,8 @@ def scale_by_spam(
         return (count + 1) % period
 
     def ramp(count):
-        rising = 1 - 0.99 * (1 + jnp.cos(jnp.pi * real(age(count)) / (warmup_steps + 1))) / 2
+        share = real(age(count)) / (real(jnp.asarray(warmup_steps)) + 1)
+        rising = 1 - 0.99 * (1 + jnp.cos(jnp.pi * share)) / 2
         return jnp.where((count + 1 < period) | (age(count) >= warmup_steps), 1.0, rising)
 
     # The bias corrections count on through the resets.
