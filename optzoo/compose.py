@@ -38,7 +38,8 @@ def build(
         "lookahead(adamw+cosine, period=10)" or "package.module:factory". Values are Python's
         numbers, strings, booleans, None and tuples of them.
       learning_rate: a number, or a schedule of the number of finished steps; it reaches everything
-        that takes one. Default: what the text says, else that of the innermost rule.
+        that takes one; where "+" makes a schedule of a number, `peak` gets the number. Default:
+        what the text says, else that of the innermost rule.
       total_steps: length of the run, for what plans it to its end.
 
     Returns:
@@ -125,23 +126,28 @@ class Rule:
         traits = frozenset(trait for part in self._parts for trait in part.declared.traits)
         return replace(unpublished(factory), traits=traits)
 
-    def build(self, learning_rate: Any, total_steps: int | None, **options: Any) -> Any:
+    def build(
+        self, learning_rate: Any, total_steps: int | None, peak: Any = None, **options: Any
+    ) -> Any:
         """The transformation; `options` go to the innermost rule."""
         if total_steps is None and self._planned:
             raise ValueError(f"{self} needs total_steps, the number of steps of the run")
         rate = self._rate if learning_rate is None else learning_rate
+        if self.schedules and peak is None and not callable(rate):
+            peak = rate
         for schedule in self.schedules:
             rate = schedule._made(rate, total_steps)
         if self.inside is None:
-            return self._made(rate, total_steps, **options)
-        inside = self.inside.build(rate, total_steps, **options)
-        return self._made(rate, total_steps, **{next(iter(self._parameters)): inside})
+            return self._made(rate, total_steps, peak, **options)
+        inside = self.inside.build(rate, total_steps, peak, **options)
+        return self._made(rate, total_steps, peak, **{next(iter(self._parameters)): inside})
 
-    def _made(self, rate: Any, total_steps: int | None, **options: Any) -> Any:
+    def _made(self, rate: Any, total_steps: int | None, peak: Any = None, **options: Any) -> Any:
         asks = self._parameters.get("learning_rate")
         if rate is None and asks is not None and asks.default is asks.empty:
             raise ValueError(_marked(f"{self.name} needs a learning rate", *self.place))
-        given = {"total_steps": total_steps or 0, **self.options, "learning_rate": rate, **options}
+        known = {"total_steps": total_steps or 0, "peak": peak}
+        given = {**known, **self.options, "learning_rate": rate, **options}
         try:
             return self.declared.build(**given)
         except ValueError as error:

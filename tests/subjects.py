@@ -18,13 +18,18 @@ from optzoo.testing import Subject, Traits
 from optzoo.testing.offers import offers
 
 TOTAL_STEPS = 2000
+WINDOW = 16
+"""Gradients that a rule keeps to solve for a step: a system of its default size takes seconds."""
 
 
 def factory(entry: Entry):
-    """The factory with what it requires filled in."""
+    """The factory with what it requires filled in, and a window that thousands of steps allow."""
+    given = {}
     if Trait.SCHEDULED in entry.traits:
-        return functools.partial(entry.factory, total_steps=TOTAL_STEPS)
-    return entry.factory
+        given["total_steps"] = TOTAL_STEPS
+    if "window" in entry.defaults:
+        given["window"] = WINDOW
+    return functools.partial(entry.factory, **given) if given else entry.factory
 
 
 def traits(entry: Entry) -> Traits:

@@ -33,8 +33,6 @@ from optzoo.primitives.constraints import constrain as constrain
 from optzoo.primitives.decay import (
     add_decayed_weights as add_decayed_weights,
     cautious_decay as cautious_decay,
-    decay_after_step as decay_after_step,
-    decay_moved as decay_moved,
     pull_norms as pull_norms,
     rated_decay as rated_decay,
     stable_decay as stable_decay,
@@ -141,5 +139,5 @@ from optzoo.primitives.whitening import (
 from optzoo.primitives.window import (
     gradient_window as gradient_window,
     inverse_fisher as inverse_fisher,
+    window_mean as window_mean,
 )
-from optzoo.primitives.windows import window_mean as window_mean

@@ -27,13 +27,17 @@ class Range:
 
     interval: str
     schedule: bool = False
+    whole: bool = False
 
     def __str__(self) -> str:
-        return f"lie in {self.interval}" + (" or be a schedule" if self.schedule else "")
+        more = " and be a whole number" * self.whole + " or be a schedule" * self.schedule
+        return f"lie in {self.interval}{more}"
 
     def allows(self, value: Any) -> bool:
         if callable(value):
             return self.schedule
+        if self.whole and not isinstance(value, int | np.integer):
+            return False
         if not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
             return False
         low, high = (float(bound) for bound in self.interval[1:-1].split(","))
@@ -64,7 +68,7 @@ NonNegative = Annotated[jax.typing.ArrayLike, Range("[0, inf)")]
 NonNegativeOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)", schedule=True)]
 Positive = Annotated[jax.typing.ArrayLike, Range("(0, inf)")]
 Count = Annotated[jax.typing.ArrayLike, Range("[1, inf)")]
-Size = Annotated[int, Range("[1, inf)")]
+Size = Annotated[int, Range("[1, inf)", whole=True)]
 """A count that chooses the program, and so cannot be traced."""
 
 

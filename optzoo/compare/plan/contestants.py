@@ -35,10 +35,11 @@ class Contestant:
 
     def build(self, learning_rate: Any, total_steps: int) -> optax.GradientTransformationExtraArgs:
         """The transformation for a run of `total_steps` steps."""
-        options = {}
+        options: dict[str, Any] = {}
         if self.weight_decay is not None and "weight_decay" in self.entry.signature.parameters:
             options["weight_decay"] = self.weight_decay
         if self.schedule != CONSTANT:
+            options["peak"] = learning_rate
             schedule = REGISTRY[self.schedule]
             learning_rate = schedule.build(learning_rate, total_steps=total_steps)
         rule = self.entry.build(learning_rate, total_steps=total_steps, **options)

@@ -129,6 +129,6 @@ def adamod(
             mu_dtype=mu_dtype,
             nu_dtype=nu_dtype,
         ),
-        rated_decay(learning_rate, weight_decay, mask),
         optax.scale(-1.0),
+        rated_decay(learning_rate, weight_decay, mask),
     )
