@@ -6,6 +6,7 @@ Paths and shapes are all that is looked at: nothing here depends on a leaf's num
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeGuard
@@ -241,7 +242,7 @@ def is_convolution(leaf: Seen) -> bool:
     if "conv" in leaf.path.lower():
         return True
     if sum(size > 1 for size in leaf.sizes) < 3:
-        return not PROJECTION.fullmatch(owner_name(leaf.path))
+        return not re.fullmatch(PROJECTION, owner_name(leaf.path))
     return len(spatial) > 1 and len(set(spatial)) == 1 and not in_attention(leaf.path)
 
 
@@ -272,7 +273,7 @@ def _projection(leaf: Seen) -> Axes:
         reading = list(range(len(sizes) - 1))
     elif named or (places and in_attention(leaf.path)):
         reading = places[:1]
-    elif PROJECTION.fullmatch(owner_name(leaf.path)):
+    elif re.fullmatch(PROJECTION, owner_name(leaf.path)):
         reading = [0]
     else:
         reading = list(range(len(sizes) - 1))
@@ -372,6 +373,6 @@ def doubt(leaf: Seen, axes: AxesLike) -> str:
         return ""
     order = leaf.sizes[::-1] if axes is torch_axes else leaf.sizes
     square = len(order) > 3 and len(set(order[:-2])) == 1
-    if square or "conv" in leaf.path.lower() or PROJECTION.fullmatch(owner_name(leaf.path)):
+    if square or "conv" in leaf.path.lower() or re.fullmatch(PROJECTION, owner_name(leaf.path)):
         return ""
     return f"the {'first' if axes is torch_axes else 'last'} axis is taken for the output"

@@ -18,7 +18,7 @@ from optzoo.primitives.base import (
     require_params,
     require_values,
     same_structure,
-    transformation,
+    widened,
 )
 
 
@@ -78,22 +78,18 @@ def merge_leaves(
 def _merge(combine: Callable[..., Tree], branches) -> optax.GradientTransformationExtraArgs:
     branches = tuple(optax.with_extra_args_support(branch) for branch in branches)
 
-    @transformation
-    def merged():
-        def init(params):
-            return tuple(branch.init(params) for branch in branches)
+    def init(params):
+        return tuple(branch.init(params) for branch in branches)
 
-        def update(updates, state, params=None, **extra_args):
-            results = [
-                branch.update(updates, branch_state, params, **extra_args)
-                for branch, branch_state in zip(branches, state, strict=True)
-            ]
-            outputs, state = zip(*results, strict=True)
-            return combine(updates, *outputs), state
+    def update(updates, state, params=None, **extra_args):
+        results = [
+            branch.update(updates, branch_state, params, **extra_args)
+            for branch, branch_state in zip(branches, state, strict=True)
+        ]
+        outputs, state = zip(*results, strict=True)
+        return combine(updates, *outputs), state
 
-        return optax.GradientTransformationExtraArgs(init, update)
-
-    return merged()
+    return widened(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _pass_params(updates: Tree, params: Tree) -> Tree:
