@@ -15,6 +15,7 @@ import optax
 from optzoo.primitives.base import (
     Mask,
     Tree,
+    real_dtype,
     require_params,
     require_values,
     same_structure,
@@ -68,7 +69,9 @@ def merge_leaves(
         def spread(output):
             if same_structure(output, updates):
                 return output
-            return jax.tree.map(lambda leaf: jnp.asarray(output, leaf.dtype), updates)
+            # In the leaf's precision: a rate stays real where the leaf is complex.
+            dtype = jnp.result_type if jnp.iscomplexobj(output) else real_dtype
+            return jax.tree.map(lambda leaf: jnp.asarray(output, dtype(leaf)), updates)
 
         return jax.tree.map(fn, *(spread(output) for output in outputs))
 

@@ -23,6 +23,7 @@ from optzoo.primitives.base import (
     require_params,
     transformation,
 )
+from optzoo.primitives.evidence import path_name
 from optzoo.primitives.fitting import (
     DIRECT,
     Bound,
@@ -165,8 +166,8 @@ def whiten(
       A transformation with `WhiteningState`.
 
     Raises:
-      ValueError: for an argument out of range, or from `update`, where newton finds neither probe
-        and product nor value_fn.
+      ValueError: for an argument out of range; from `init`, for complex parameters; or from
+        `update`, where newton finds neither probe and product nor value_fn.
     """
     inside = optax.with_extra_args_support(tx)
     layout = Layout(axes, lambda shape: tuple(size for size in shape if size != 1) or (1,), None)
@@ -195,6 +196,11 @@ def whiten(
         return layout.pack([tuple(one(view, leaf.dtype)) for view, leaf in leaves], params)
 
     def init(params):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            if jnp.iscomplexobj(leaf):
+                raise ValueError(
+                    f"whiten: parameters must be real; {path_name(path)!r} is {leaf.dtype}"
+                )
         factors = start(params, jnp.asarray(1.0 if init_scale is None else init_scale, float))
         smoothness = jax.tree.map(lambda q: jnp.zeros(q.shape[:1], q.dtype), factors)
         steps = jnp.zeros([], jnp.int32)
