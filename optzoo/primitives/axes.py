@@ -369,10 +369,13 @@ def doubt(leaf: Seen, axes: AxesLike) -> str:
     """What `flax_axes` and `torch_axes` take for granted of a leaf where nothing tells its axes."""
     if axes is not None and axes is not flax_axes and axes is not torch_axes:
         return ""
+    if leaf.guessed:
+        return "its first axis is taken for a stack, by a name alone; `axes` settles it"
     if leaf.vector or len(leaf.rest) < 3 or leaf.bias or leaf.width or any(leaf.names):
         return ""
     order = leaf.sizes[::-1] if axes is torch_axes else leaf.sizes
     square = len(order) > 3 and len(set(order[:-2])) == 1
     if square or "conv" in leaf.path.lower() or re.fullmatch(PROJECTION, owner_name(leaf.path)):
         return ""
-    return f"the {'first' if axes is torch_axes else 'last'} axis is taken for the output"
+    output = "first" if axes is torch_axes else "last"
+    return f"the {output} axis is taken for the output; `axes` settles it"

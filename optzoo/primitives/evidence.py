@@ -36,6 +36,7 @@ class Seen:
       width: the size of the model's width, if the leaf has an axis of that size.
       transposed: whether the kernels of its neighbourhood are (out, in), as their biases prove;
         None where there is no proof.
+      guessed: whether a name that no other leaf bears out is all that tells of a stack.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Seen:
     bias: tuple[int, ...] | None = None
     width: int | None = None
     transposed: bool | None = None
+    guessed: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -196,6 +198,7 @@ class _Tree:
         self.leaves = {path: (shape, names) for path, shape, names in leaves}
         self.rest = {path: list(range(len(shape))) for path, (shape, _) in self.leaves.items()}
         self.proofs: dict[str, list[str]] = defaultdict(list)
+        self.guessed: set[str] = set()
         self.biases = {
             layer_key(path): path
             for path in self.leaves
@@ -318,6 +321,9 @@ class _Tree:
     def drop_stacks_by_name(self) -> None:
         """Leading axes of modules whose names say that they are lifted, if no leaf denies it."""
         common = self.common(0)
+        alike = Counter(
+            (owner, self.sizes(path)[:1]) for path in self.leaves for owner in ancestry(path)
+        )
         for path in self.leaves:
             proofs = list(self.proofs[path])
             count = 0
@@ -328,6 +334,9 @@ class _Tree:
                         proofs.remove(proof)
                     elif common.get(owner) or experts or count:
                         count += 1
+                        lifted = re.match(_LIFTED, owner.rpartition("/")[2])
+                        if not lifted and alike[owner, self.sizes(path)[:1]] < 2:
+                            self.guessed.add(path)
             if path not in self.vectors and count:
                 del self.rest[path][: min(count, len(self.rest[path]) - 2)]
 
@@ -357,6 +366,7 @@ class _Tree:
                 self.bias(path),
                 width,
                 None if vote is None or not _is_kernel(path) else vote[True] > vote[False],
+                path in self.guessed,
             )
 
         return {path: conclude(path) for path in self.leaves}

@@ -87,6 +87,10 @@ _STATE_SPACE = r"[ABCDP](_?(log|re|im|real|imag))?|Lambda\w*|log_step|log_dt|dt_
 _GENERIC = r"|w|weights?|kernel|dense|linear|lin|fc|hidden|layers?|proj|projection|affine|decoder"
 
 
+GUESSED_HEAD = "output head (as it seems)"
+"""A last layer that no other one of its kind leads to: a hint, and no proof."""
+
+
 def obstacles(layers: list[Layer]) -> dict[str, str]:
     """Why each leaf is no matrix to orthogonalise, by path; empty where it is one."""
     why = {layer.path: _obstacle(layer) for layer in layers}
@@ -96,8 +100,8 @@ def obstacles(layers: list[Layer]) -> dict[str, str]:
     for layer in layers:
         if layer.axes is not None and (layer.scope, layer.fans) in tied:
             why[layer.path] = why[layer.path] or "output head"
-    for layer in _last_layers(layers, why):
-        why[layer.path] = "output head (last layer)"
+    for layer, after_another in _last_layers(layers, why):
+        why[layer.path] = "output head (last layer)" if after_another else GUESSED_HEAD
     return why
 
 
@@ -185,8 +189,11 @@ def _shapes_of_heads(layers: list[Layer], why: dict[str, str]) -> set[tuple[str,
     }
 
 
-def _last_layers(layers: list[Layer], why: dict[str, str]) -> Iterator[Layer]:
-    """Layers near the top, named like any, whose outputs no other leaf makes or reads."""
+def _last_layers(layers: list[Layer], why: dict[str, str]) -> Iterator[tuple[Layer, bool]]:
+    """Layers near the top, named like any, whose outputs no other leaf makes or reads.
+
+    With each, whether it reads what an earlier one of its kind makes.
+    """
     makers: dict[int, set[tuple[str, str]]] = defaultdict(set)
     readers: dict[int, set[tuple[str, str]]] = defaultdict(set)
     whole: set[tuple[int, tuple[str, str]]] = set()
@@ -218,12 +225,14 @@ def _last_layers(layers: list[Layer], why: dict[str, str]) -> Iterator[Layer]:
         if not several or scope in headed or not re.fullmatch(_GENERIC, plain(name)):
             continue
         members = sorted(members, key=lambda layer: layer.number)
+        made = set()
         for layer, after in zip(members, [*members[1:], None], strict=True):
             # The next one may begin another branch, which reads what the first one read.
             last = after is None or members[0].fans[0] == after.fans[0] != layer.fans[1]
             plainly = len(layer.seen.shape) == 2 and not in_attention(layer.path)
             if last and plainly and not why[layer.path] and _depth(layer) <= 3 and ends(layer):
-                yield layer
+                yield layer, layer.fans[0] in made
+            made.add(layer.fans[1])
 
 
 def _depth(layer: Layer) -> int:
