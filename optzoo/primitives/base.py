@@ -78,6 +78,12 @@ def real(count: jax.Array) -> jax.Array:
     return count.astype(float)
 
 
+def random_key(key: int | jax.Array) -> jax.Array:
+    """A `jax.random` key as it is; for an integer seed, traced or not, the key of that seed."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jnp.asarray(key) if typed or np.ndim(key) else jax.random.key(key)
+
+
 def is_zero(value: Any) -> bool:
     """Whether a hyper-parameter is the plain number 0, so that what it scales can be left out."""
     return isinstance(value, int | float) and value == 0

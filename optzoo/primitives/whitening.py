@@ -18,6 +18,7 @@ from optzoo.primitives.base import (
     Tree,
     at,
     common_dtype,
+    random_key,
     real,
     require,
     require_params,
@@ -204,7 +205,7 @@ def whiten(
         factors = start(params, jnp.asarray(1.0 if init_scale is None else init_scale, float))
         smoothness = jax.tree.map(lambda q: jnp.zeros(q.shape[:1], q.dtype), factors)
         steps = jnp.zeros([], jnp.int32)
-        drawn = _key(key) if probed or key is not None else ()
+        drawn = random_key(0 if key is None else key) if probed or key is not None else ()
         return WhiteningState(steps, factors, smoothness, drawn, inside.init(params))
 
     def whitened(factors, tree):
@@ -258,10 +259,6 @@ def whiten(
         return out, WhiteningState(steps, new, smoothness, later, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _key(key: Any) -> jax.Array:
-    return jax.random.key(key or 0) if isinstance(key, int | None) else key
 
 
 def _pairs(newton: bool, damping: NonNegative):
@@ -348,7 +345,7 @@ def whiten_low_rank(
     pair = _pairs(newton, damping)
 
     def init(params):
-        key_u, key_v, later = jax.random.split(_key(key), 3)
+        key_u, key_v, later = jax.random.split(random_key(0 if key is None else key), 3)
 
         def drawn(key):
             wide = jax.tree.map(lambda p: jnp.zeros((*p.shape, rank), p.dtype), params)
