@@ -82,6 +82,12 @@ def real(count: jax.Array) -> jax.Array:
     return count.astype(float)
 
 
+def random_key(key: int | jax.Array) -> jax.Array:
+    """A `jax.random` key as it is; for an integer seed, traced or not, the key of that seed."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jnp.asarray(key) if typed or np.ndim(key) else jax.random.key(key)
+
+
 def is_zero(value: Any) -> bool:
     """Whether a hyper-parameter is the plain number 0, so that what it scales can be left out."""
     return isinstance(value, int | float) and value == 0
@@ -97,14 +103,9 @@ def checked(factory: Callable[P, R]) -> Callable[P, R]:
       ValueError: from the factory; the message names the argument, the value and what is allowed.
     """
 
-    @functools.cache
-    def rules():
-        # Read at the first call: annotations are slow to read, and most are never needed.
-        return inspect.signature(factory), _allowed_values(factory)
-
     @functools.wraps(factory)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
-        signature, allowed = rules()
+        signature, allowed = _rules(factory)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if name in allowed and not isinstance(value, jax.core.Tracer):
                 optional, values = allowed[name]
@@ -273,6 +274,14 @@ def require(extra_args: Mapping[str, Any], name: str, who: str) -> Any:
         call = f"update(grads, state, params, {name}=…)"
         raise ValueError(f"{who} needs {name}, {ASKED_FOR[name]}: call {call}")
     return extra_args[name]
+
+
+@functools.lru_cache(maxsize=1024)
+def _rules(
+    factory: Callable[..., Any],
+) -> tuple[inspect.Signature, dict[str, tuple[bool, Range | OneOf]]]:
+    """Read at the first call: annotations are slow to read, and most are never needed."""
+    return inspect.signature(factory), _allowed_values(factory)
 
 
 def _allowed_values(factory: Callable[..., Any]) -> dict[str, tuple[bool, Range | OneOf]]:
