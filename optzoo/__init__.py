@@ -29,6 +29,7 @@ from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
+    kernel_mask as kernel_mask,
     matrix_labels as matrix_labels,
 )
 from optzoo.primitives.orthogonal import (
@@ -46,6 +47,7 @@ from optzoo.primitives.schedules import (
     explore_exploit as explore_exploit,
     linear_warmup as linear_warmup,
 )
+from optzoo.primitives.trust import layer_rotation as layer_rotation, rotate as rotate
 from optzoo.registry import REGISTRY as REGISTRY, get as get
 
 __version__ = "0.1.0"

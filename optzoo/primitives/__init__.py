@@ -62,6 +62,7 @@ from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
 from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
+    kernel_mask as kernel_mask,
     linear_mask as linear_mask,
     matrix_labels as matrix_labels,
 )
@@ -131,6 +132,11 @@ from optzoo.primitives.stepsizes import (
     norm_adagrad_step as norm_adagrad_step,
     rate as rate,
     relative_rate as relative_rate,
+)
+from optzoo.primitives.trust import (
+    layer_rotation as layer_rotation,
+    rotate as rotate,
+    scale_by_trust_ratio as scale_by_trust_ratio,
 )
 from optzoo.primitives.whitening import (
     clip_amplitude as clip_amplitude,
