@@ -42,6 +42,10 @@ from optzoo.primitives.precision import (
     stochastic_round as stochastic_round,
 )
 from optzoo.primitives.preconditioned import in_basis as in_basis
+from optzoo.primitives.recording import (
+    record_norms as record_norms,
+    recorded_norms as recorded_norms,
+)
 from optzoo.primitives.schedules import (
     cosine as cosine,
     explore_exploit as explore_exploit,

@@ -106,6 +106,10 @@ from optzoo.primitives.preconditioning import (
     power_iteration as power_iteration,
     precondition as precondition,
 )
+from optzoo.primitives.recording import (
+    record_norms as record_norms,
+    recorded_norms as recorded_norms,
+)
 from optzoo.primitives.resets import restart as restart
 from optzoo.primitives.roots import (
     gram as gram,

@@ -72,7 +72,7 @@ def refined(
       learning_rate·s/max(s) after as many finished steps, and 0 beyond the end
 
     Values:
-      0: learning_rate
+      0: learning_rate  # where norms never fall
       len(norms) - 1: 0
 
     When to use:
@@ -81,7 +81,8 @@ def refined(
 
     Args:
       learning_rate: the largest rate, a number or a schedule; to be tuned like any other.
-      norms: the norm of every step's gradient, in order: l2 for SGD, l1 for Adam's kind.
+      norms: the norm of every step's gradient, in order: l2 for SGD, l1 for Adam's kind; see
+        `optzoo.record_norms`.
       power: 2 for SGD, 1 for Adam's kind.
       window: width of the median as a share of the run, in [0, 1]; a plain number.
 
