@@ -43,6 +43,7 @@ from optzoo.primitives.precision import (
 )
 from optzoo.primitives.preconditioned import in_basis as in_basis
 from optzoo.primitives.recording import (
+    GradientNorms as GradientNorms,
     record_norms as record_norms,
     recorded_norms as recorded_norms,
 )

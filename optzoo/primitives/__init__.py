@@ -107,6 +107,7 @@ from optzoo.primitives.preconditioning import (
     precondition as precondition,
 )
 from optzoo.primitives.recording import (
+    GradientNorms as GradientNorms,
     record_norms as record_norms,
     recorded_norms as recorded_norms,
 )
