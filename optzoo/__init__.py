@@ -18,6 +18,7 @@ from optzoo.primitives.averaged import (
     polynomial_average as polynomial_average,
 )
 from optzoo.primitives.axes import Axes as Axes, torch_axes as torch_axes
+from optzoo.primitives.bounds import schedule_bound as schedule_bound
 from optzoo.primitives.combine import (
     gradient as gradient,
     merge as merge,

@@ -19,6 +19,10 @@ from optzoo.primitives.base import (
     widened as widened,
 )
 from optzoo.primitives.blocks import in_blocks as in_blocks
+from optzoo.primitives.bounds import (
+    ScheduleBound as ScheduleBound,
+    schedule_bound as schedule_bound,
+)
 from optzoo.primitives.combine import (
     add as add,
     divide as divide,
