@@ -153,6 +153,10 @@ from optzoo.primitives.whitening import (
     whiten as whiten,
     whiten_low_rank as whiten_low_rank,
 )
+from optzoo.primitives.widths import (
+    scale_by_width as scale_by_width,
+    width_init as width_init,
+)
 from optzoo.primitives.window import (
     gradient_window as gradient_window,
     inverse_fisher as inverse_fisher,
