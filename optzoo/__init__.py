@@ -33,6 +33,11 @@ from optzoo.primitives.labels import (
     kernel_mask as kernel_mask,
     matrix_labels as matrix_labels,
 )
+from optzoo.primitives.noise import (
+    gradient_noise as gradient_noise,
+    inner_product_test as inner_product_test,
+    norm_test as norm_test,
+)
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
     orthogonalize as orthogonalize,

@@ -83,6 +83,12 @@ from optzoo.primitives.moments import (
     second_moment as second_moment,
     unit_rms as unit_rms,
 )
+from optzoo.primitives.noise import (
+    GradientNoise as GradientNoise,
+    gradient_noise as gradient_noise,
+    inner_product_test as inner_product_test,
+    norm_test as norm_test,
+)
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
     orthogonalize as orthogonalize,
