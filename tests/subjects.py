@@ -88,9 +88,14 @@ def subject(name: str, leaves: int = 64) -> Subject:
     )
 
 
+def _halved(leaf):
+    return jax.ShapeDtypeStruct([max(1, size // 2) for size in leaf.shape], leaf.dtype)
+
+
 # What primitives require, by the argument's name.
 REQUIRED: dict[str, Any] = {
     "base": optax.sgd(0.1),
+    "base_shapes": lambda params: jax.tree.map(_halved, params),
     "decay": 0.9,
     "direction": optax.scale(-1.0),
     "factor": 0.1,

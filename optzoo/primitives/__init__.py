@@ -19,6 +19,10 @@ from optzoo.primitives.base import (
     widened as widened,
 )
 from optzoo.primitives.blocks import in_blocks as in_blocks
+from optzoo.primitives.bounds import (
+    ScheduleBound as ScheduleBound,
+    schedule_bound as schedule_bound,
+)
 from optzoo.primitives.combine import (
     add as add,
     divide as divide,
@@ -60,6 +64,7 @@ from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
 from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
+    kernel_mask as kernel_mask,
     linear_mask as linear_mask,
     matrix_labels as matrix_labels,
 )
@@ -75,6 +80,12 @@ from optzoo.primitives.moments import (
     rss as rss,
     second_moment as second_moment,
     unit_rms as unit_rms,
+)
+from optzoo.primitives.noise import (
+    GradientNoise as GradientNoise,
+    gradient_noise as gradient_noise,
+    inner_product_test as inner_product_test,
+    norm_test as norm_test,
 )
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
@@ -103,6 +114,11 @@ from optzoo.primitives.preconditioning import (
     power_iteration as power_iteration,
     precondition as precondition,
 )
+from optzoo.primitives.recording import (
+    GradientNorms as GradientNorms,
+    record_norms as record_norms,
+    recorded_norms as recorded_norms,
+)
 from optzoo.primitives.resets import restart as restart
 from optzoo.primitives.roots import (
     gram as gram,
@@ -130,11 +146,20 @@ from optzoo.primitives.stepsizes import (
     rate as rate,
     relative_rate as relative_rate,
 )
+from optzoo.primitives.trust import (
+    layer_rotation as layer_rotation,
+    rotate as rotate,
+    scale_by_trust_ratio as scale_by_trust_ratio,
+)
 from optzoo.primitives.whitening import (
     clip_amplitude as clip_amplitude,
     running_mean as running_mean,
     whiten as whiten,
     whiten_low_rank as whiten_low_rank,
+)
+from optzoo.primitives.widths import (
+    scale_by_width as scale_by_width,
+    width_init as width_init,
 )
 from optzoo.primitives.window import (
     gradient_window as gradient_window,

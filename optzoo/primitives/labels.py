@@ -12,7 +12,15 @@ import numpy as np
 import optax
 from jax.tree_util import tree_leaves_with_path
 
-from optzoo.primitives.axes import Axes, AxesLike, axes_reader, by_path, doubt, is_function
+from optzoo.primitives.axes import (
+    Axes,
+    AxesLike,
+    axes_reader,
+    by_path,
+    doubt,
+    is_function,
+    map_with_axes,
+)
 from optzoo.primitives.base import Tree
 from optzoo.primitives.evidence import ancestry, gather, in_attention, path_name
 from optzoo.primitives.obstacles import GUESSED_HEAD, Layer, obstacles
@@ -110,6 +118,18 @@ def linear_mask(
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: linear(path_name(path), leaf), params
     )
+
+
+def kernel_mask(params: Tree) -> Tree:
+    """Which leaves are more than vectors: all but biases, gains and scalars, stacked ones included.
+
+    Args:
+      params: parameters or updates in any layout; their shapes are enough.
+
+    Returns:
+      The tree of booleans.
+    """
+    return map_with_axes(lambda spec, _: spec is not None, None, params)
 
 
 @dataclass(frozen=True)
