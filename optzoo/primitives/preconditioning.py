@@ -16,6 +16,7 @@ from optzoo.primitives.base import (
     Range,
     Tree,
     cast_like,
+    random_key,
     transformation,
 )
 from optzoo.primitives.norms import root
@@ -202,7 +203,7 @@ def power_iteration(
         return fan_out if inputs_first(fan_in, fan_out) else fan_in, min(wanted, fan_in, fan_out)
 
     def init(params):
-        start = jax.random.key(key) if isinstance(key, int) else key
+        start = random_key(key)
 
         # The same draw for every matrix: stacked layers start as separate ones do.
         def drawn(leaf):
