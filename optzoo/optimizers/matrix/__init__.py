@@ -33,6 +33,10 @@ from optzoo.optimizers.matrix.muon import (
     muon as muon,
     scale_by_muon as scale_by_muon,
 )
+from optzoo.optimizers.matrix.normuon import (
+    normuon as normuon,
+    scale_by_normuon as scale_by_normuon,
+)
 from optzoo.optimizers.matrix.scion import (
     scale_by_scion as scale_by_scion,
     scion as scion,
