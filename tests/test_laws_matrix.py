@@ -197,6 +197,16 @@ def test_inverse_roots_whiten(method):
     close(jax.jit(zoo.inverse_root(method, steps=15))(spoilt)[1:], root[1:], atol=1e-4)
 
 
+def test_iterated_inverse_roots_keep_the_digits_of_float32():
+    matrices = positive(0)
+    values, basis = np.linalg.eigh(np.asarray(matrices, np.float64))
+    want = (basis / np.sqrt(values)[:, None, :]) @ basis.swapaxes(-1, -2)
+    # Under vmap with a stack of one, compilers fuse the iterations otherwise than without.
+    for method in ("polynomial", "newton_schulz"):
+        root = jax.jit(jax.vmap(zoo.inverse_root(method, steps=20)))
+        np.testing.assert_allclose(root(matrices[:, None])[:, 0], want, atol=3e-6)
+
+
 def test_square_roots_are_close_and_have_derivatives():
     matrices, direction = positive(0, size=3), positive(1, size=3)
     for root, error in ((zoo.pade_root(), 2e-2), (zoo.taylor_root(), 5e-2)):

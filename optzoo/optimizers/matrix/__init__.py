@@ -12,6 +12,12 @@ from optzoo.optimizers.matrix.adamuon import (
     adamuon as adamuon,
     scale_by_adamuon as scale_by_adamuon,
 )
+from optzoo.optimizers.matrix.asgo import (
+    asgo as asgo,
+    dasgo as dasgo,
+    scale_by_asgo as scale_by_asgo,
+    scale_by_dasgo as scale_by_dasgo,
+)
 from optzoo.optimizers.matrix.auon import (
     auon as auon,
     scale_by_auon as scale_by_auon,
