@@ -95,7 +95,7 @@ def asgo(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of V, in [0, 1); None for a sum, as in the paper's algorithm box.
       inverse: maps a stack of V to one of V^(−1/2); `inverse_root()` by default, ten steps of
         Polar Express.
@@ -199,7 +199,7 @@ def dasgo(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      momentum: decay of the momentum, in [0, 1).
+      momentum: decay of the momentum, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
       eps: added under the root.
       weight_decay: decoupled decay of the matrices.
