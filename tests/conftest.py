@@ -1,13 +1,22 @@
-"""Strictness for every test: no implicit dtype or rank promotion, no random deadlines."""
+"""Strictness for every test, and what makes thousands of compilations bearable."""
 
 import os
+from pathlib import Path
 
 # Tests compile far more than they run: LLVM's passes cost more than they save. XLA's own passes,
 # which fuse and rearrange, stay. By the environment, so that child processes do as this one does.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# One program is compiled once for all processes, and for the next run.
+CACHE = Path(__file__).parent.parent / ".pytest_cache" / "d" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
+
+import optzoo  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -15,3 +24,26 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation makes the first example of a property far slower than the others.
 hypothesis.settings.register_profile("optzoo", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("optzoo")
+
+# Every program holds mappings of memory, of which Linux allows a process 65,530.
+TESTS_BETWEEN_CLEARINGS = 500
+_run = 0
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """With `-n`, the tests of one rule in one file share a worker, and with it what it traced."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            rule = str(parameters.get("name"))
+            group = f"{item.path.stem}-{rule}" if rule in optzoo.REGISTRY else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_runtest_teardown():
+    """Lets compiled programs go from time to time."""
+    global _run
+    _run += 1
+    if _run % TESTS_BETWEEN_CLEARINGS == 0:
+        jax.clear_caches()

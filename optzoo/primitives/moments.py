@@ -46,8 +46,12 @@ def _start(params: Tree, dtype: DType) -> MomentState:
 
 def _start_squares(params: Tree, dtype: DType) -> MomentState:
     """`_start` of an average of |g|², which is real where the parameters are complex."""
-    zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or real_dtype(p)), params)
-    return MomentState(jnp.zeros([], jnp.int32), zeros)
+    return MomentState(jnp.zeros([], jnp.int32), real_zeros(params, dtype))
+
+
+def real_zeros(params: Tree, dtype: DType = None) -> Tree:
+    """Where an average of real numbers starts, whether or not the parameters are complex."""
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or real_dtype(p)), params)
 
 
 def _with_squares(updates: Tree, moment: Tree, decay: Decay) -> Tree:

@@ -16,6 +16,7 @@ from optzoo.primitives.base import (
     Range,
     Tree,
     cast_like,
+    random_key,
     transformation,
 )
 from optzoo.primitives.norms import packed, root, unpacked
@@ -214,7 +215,7 @@ def power_iteration(
         return matrix_shapes(basis, axes, tree)
 
     def init(params):
-        start = jax.random.key(key) if isinstance(key, int) else key
+        start = random_key(key)
 
         # The same draw for every matrix: stacked layers start as separate ones do.
         def drawn(leaf):
