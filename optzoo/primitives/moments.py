@@ -428,7 +428,7 @@ def unit_rms(
       axes: which axes are inputs and outputs; a leaf that is no matrix is one unit.
 
     Returns:
-      A transformation with `MomentState` whose output is one divisor a unit.
+      A transformation with a `packed` `MomentState` whose output is one divisor a unit.
 
     Raises:
       ValueError: for an argument out of range.
@@ -438,20 +438,19 @@ def unit_rms(
         over = None if spec is None else spec.input if unit == "output" else spec.output
         return (jnp.sum if total else jnp.mean)(abs_sq(g), axis=over, keepdims=True)
 
+    def energies(tree):
+        return map_with_axes(energy, axes, tree)
+
     def init(params):
-        units = jax.eval_shape(lambda tree: map_with_axes(energy, axes, tree), params)
-        return _start(units, None)
+        units = jax.eval_shape(lambda tree: packed(energies(tree)), params)
+        return MomentState(jnp.zeros([], jnp.int32), jnp.zeros(units.shape, units.dtype))
 
     def update(updates, state, params=None):
         del params
-        moment = map_with_axes(
-            lambda spec, g, v: decay * v + (1 - decay) * energy(spec, g),
-            axes,
-            updates,
-            state.moment,
-        )
-        out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, moment)
-        return out, MomentState(optax.safe_increment(state.steps), moment)
+        mean = energies(updates)
+        moment = decay * state.moment + (1 - decay) * packed(mean)
+        divisor = unpacked(jnp.sqrt(moment + eps_root) + eps, mean)
+        return divisor, MomentState(optax.safe_increment(state.steps), moment)
 
     return optax.GradientTransformation(init, update)
 

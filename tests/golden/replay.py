@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optzoo.primitives.norms import packed
+
 HERE = Path(__file__).parent
 INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 FILES: dict[str, Path] = {}
@@ -225,7 +227,11 @@ def replay(
             return jax.tree_util.tree_map_with_path(matrix, kept)
 
         def run(params, gradients):
-            state = optax.tree.set(tx.init(params), **parts)
+            state = tx.init(params)
+            for field, part in parts.items():
+                # A state holds a recorded tree as it is, or packed.
+                held = part if isinstance(optax.tree.get(state, field), dict) else packed(part)
+                state = optax.tree.set(state, **{field: held})
             carry, done = (params, state), []
             if after_first:
                 carry, first = step(carry, jax.tree.map(lambda value: value[0], gradients))

@@ -81,8 +81,8 @@ def grokfast_ma(
 
     When to use:
       As `grokfast`, where memory is plentiful: it keeps window_size numbers a weight, by default
-      fifty times what Adam keeps. The exponential average does nearly as well in the paper. Not
-      where memory counts.
+      fifty times what Adam keeps. The exponential average does nearly as well in the paper.
+      Not where memory counts.
 
     Args:
       tx: the optimizer that gets these gradients; a decay in it is not amplified.
