@@ -1,16 +1,10 @@
 """Strictness for every test, and what makes thousands of compilations bearable."""
 
 import os
-from pathlib import Path
 
 # Tests compile far more than they run: LLVM's passes cost more than they save. XLA's own passes,
 # which fuse and rearrange, stay. By the environment, so that child processes do as this one does.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# One program is compiled once for all processes, and for the next run.
-CACHE = Path(__file__).parent.parent / ".pytest_cache" / "d" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
@@ -26,7 +20,7 @@ hypothesis.settings.register_profile("optzoo", deadline=None, max_examples=50, d
 hypothesis.settings.load_profile("optzoo")
 
 # Every program holds mappings of memory, of which Linux allows a process 65,530.
-TESTS_BETWEEN_CLEARINGS = 500
+TESTS_BETWEEN_CLEARINGS = 1000
 _run = 0
 
 
