@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,6 +103,12 @@ def _app(command: str) -> Any:
         out: Annotated[
             Path, typer.Option(help="Folder for the results; a repeated command resumes there.")
         ] = out_default,
+        on: Annotated[
+            str | None,
+            typer.Option(
+                help="Where to run: processes:COUNT.  [default: this process, on all its devices]"
+            ),
+        ] = None,
         coordinator: Annotated[
             str | None,
             typer.Option(
@@ -113,8 +120,11 @@ def _app(command: str) -> Any:
         process: Annotated[int | None, typer.Option(help="Which of them, from 0.")] = None,
     ) -> None:
         """Compare optimizers on problems, and write a report."""
+        import jax
+
         from optzoo import compose
         from optzoo.compare import Grid, UserError, machine, run
+        from optzoo.compare.engines.start import started
         from optzoo.compare.show import report, terminal
 
         try:
@@ -122,7 +132,13 @@ def _app(command: str) -> Any:
             machine.cache_compilations()
             # A callback's error is told in one line; JAX would print its traceback besides.
             logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
-            with terminal.Reporter(machine.leads()) as reporter:
+            if on:
+                # The accelerators are the workers'.
+                jax.config.update("jax_platforms", "cpu")
+            with (
+                started(on) if on else nullcontext() as executor,
+                terminal.Reporter(machine.leads()) as reporter,
+            ):
                 results = run(
                     ["all"] if everything else _split(problems),
                     None if optimizers is None else compose.split(optimizers),
@@ -133,6 +149,7 @@ def _app(command: str) -> Any:
                     steps=steps,
                     record=_split(record) or [],
                     out=out,
+                    executor=executor,
                     command=command,
                     progress=reporter,
                 )
@@ -149,6 +166,28 @@ def _app(command: str) -> Any:
             os._exit(130)
         terminal.show_results(results)
         print(*map(_printable, (page, table, out)), sep="\n")
+        sys.exit(int(reporter.failed))
+
+    @app.command("merge")
+    def merge_command(
+        first: Annotated[Path, typer.Argument(help="The output folder of a comparison.")],
+        second: Annotated[Path, typer.Argument(help="Another one.")],
+        out: Annotated[
+            Path, typer.Option("--out", "-o", help="A new folder, for the runs of both.")
+        ],
+    ) -> None:
+        """Join the results of two comparisons, made on two machines, say, and write a report."""
+        from optzoo.compare import Results, UserError
+        from optzoo.compare.keep import folder, merge
+        from optzoo.compare.show import report
+
+        try:
+            with folder.held(out):
+                merge.merge(first, second, out)
+                paths = report.write(Results.load(out), out)
+        except UserError as error:
+            _fail(str(error))
+        print(*map(_printable, (*paths, out)), sep="\n")
 
     @app.command("report")
     def report_command(

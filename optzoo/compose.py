@@ -72,6 +72,11 @@ def unrefined(text: str) -> str:
     return str(parse(text)._unrefined)
 
 
+def plugins_in(text: str) -> list[str]:
+    """What of a rule is "package.module:name"."""
+    return [part.name for part in parse(text)._parts if ":" in part.name]
+
+
 def split(text: str) -> list[str]:
     """The parts of a list, at the commas that stand outside all parentheses."""
     commas = [at for at in _outside(text) if text[at] == ","]

@@ -280,7 +280,7 @@ def test_the_ranking_is_in_the_order_of_mean_ranks():
             [Run(0.1, seed, {"loss": [9.0, end]}, {"loss": end}) for seed, end in enumerate(ends)],
             0.1,
             1.0,
-            1e-3,
+            {"cpu": 1e-3},
         )
         for problem in ("one", "two")
         for i, name in enumerate(names)
@@ -294,6 +294,18 @@ def test_the_ranking_is_in_the_order_of_mean_ranks():
     behind = [not set(ties) & set(ranking["ties"][0]) for ties in ranking["ties"]]
     assert behind[0] is False and behind[-1] is True
     assert (ranking["place"][behind] > 1).all()
+
+
+def test_times_are_compared_only_where_they_were_taken_on_equal_devices():
+    runs = [Run(0.1, 0, {"loss": [9.0, 1.0]}, {"loss": 1.0}, "GPU")]
+    costs = {"a": {"CPU": 1.0, "GPU": 0.1}, "b": {"GPU": 0.2}, "c": {"CPU": 9.0}, "d": {"GPU": 0.3}}
+    grids = {("one", name): Tried("", runs, 0.1, 1.0, cost) for name, cost in costs.items()}
+    details = {"steps": 10, "checkpoints": [0, 1], "target": 1.0}
+    found = Results({"seeds": 1, "problems": {"one": details}}, grids)
+    assert found.timed_on == "GPU" and found.devices == ["GPU"]
+    seconds = found.frame.set_index("optimizer")["seconds"]
+    assert seconds.dropna().to_dict() == {"a": 1.0, "b": 2.0, "d": 3.0}
+    assert found.table.set_index("optimizer")["step_seconds"].isna().to_dict()["c"]
 
 
 def test_one_seed_tells_nobody_apart():

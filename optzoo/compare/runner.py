@@ -4,28 +4,35 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import optzoo
-from optzoo.compare.errors import NotReused, UserError
+from optzoo import compose
+from optzoo.compare import machine
+from optzoo.compare.engines.spread import TRIES, Failure, spread
+from optzoo.compare.engines.versions import versions
+from optzoo.compare.errors import NotReused, PairFailed, UserError
+from optzoo.compare.keep.folder import held
 from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
 from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants
 from optzoo.compare.plan.grid import DEFAULT, Grid
 from optzoo.compare.show.notebook import Results
+from optzoo.compare.work.cost import PREPARING, step_seconds
+from optzoo.compare.work.fingerprint import SETTINGS
 from optzoo.compare.work.progress import Progress
 from optzoo.compare.work.relief import relief
 from optzoo.compare.work.sweep import Sweep, checkpoints
@@ -47,6 +54,7 @@ def run(
     steps: int | None = None,
     record: Sequence[str] = (),
     out: str | Path | None = None,
+    executor: Executor | None = None,
     command: str = "",
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Results:
@@ -75,6 +83,9 @@ def run(
         takes those of the best rate, averaged over the seeds.
       out: folder for the store, created if need be; runs that it holds already are not repeated.
         Default: results stay in memory.
+      executor: what computes, one optimizer on one problem at a time: any executor of
+        `concurrent.futures`' kind, such as Dask's `client.get_executor()`. Names travel as names;
+        of objects their pickles do. Default: this process, on all its devices.
       command: the command line that led here, for the report.
       progress: called after every optimizer on every problem.
 
@@ -85,6 +96,7 @@ def run(
       UserError: for anything the arguments ask for that cannot be done.
 
     Warns:
+      PairFailed: for every pair that an executor's workers failed at, while the others went on.
       NotReused: where a problem or an optimizer calls what the store cannot see into, such as
         `jax.pure_callback`; its runs are repeated every time.
     """
@@ -93,15 +105,30 @@ def run(
     steps = None if steps is None else select.whole("steps", steps)
     if unknown := set(record) - {"norms"}:
         raise UserError(f"cannot record {min(unknown)!r}: there are norms")
-    rules = contestants(select.optimizers(optimizers), schedules, weight_decay)
-    tasks = select.problems(problems)
-    for name, problem in tasks.items():
-        select.check(name, problem, rules, steps or problem.steps)
-
-    with Store(_store_path(out)) as store:
-        store.begin(_about(rules, tasks, grid, seeds, steps, weight_decay, command))
-        fill = partial(_Fill, store, grid, range(seeds), steps, "norms" in record)
-        unseen = _run_all(fill, rules, tasks, progress)
+    if executor is not None and machine.is_joined():
+        raise UserError("joined processes share the runs among themselves, and need no executor")
+    folder = Path(out) if out is not None and machine.leads() else None
+    with ExitStack() as stack:
+        exists = folder is not None and folder.exists()
+        if folder and exists:  # Before all that takes time.
+            stack.enter_context(held(folder))
+        origins = select.optimizer_sources(optimizers), select.problem_sources(problems)
+        entries = {name: select.optimizer(origin) for name, origin in origins[0].items()}
+        rules = contestants(entries, schedules, weight_decay)
+        tasks = {name: select.problem(name, origin) for name, origin in origins[1].items()}
+        for name, problem in tasks.items():
+            select.check(name, problem, rules, steps or problem.steps)
+        if folder and not exists:  # Mistakes leave no folder behind.
+            stack.enter_context(held(folder))
+        store = stack.enter_context(Store(folder and folder / STORE_NAME))
+        about = _about(rules, tasks, grid, seeds, steps, weight_decay, command)
+        store.begin(about | {"workers": type(executor).__name__ if executor else ""})
+        asked = (grid, range(seeds), steps, "norms" in record)
+        if executor is None:
+            unseen = _run_all(partial(_Fill, store, *asked), rules, tasks, progress)
+        else:
+            units = _units(store, asked, rules, tasks, *origins)
+            unseen = _run_elsewhere(executor, store, units, progress)
         if unseen:
             warnings.warn(_not_reused(unseen), NotReused, stacklevel=2)
         return Results.of(store)
@@ -147,6 +174,126 @@ def _run_all(
         for fill in fills:
             fill.measure()
     return unseen
+
+
+# Learning rates, seeds, steps unless they are the problem's own, and whether to record norms.
+Asked = tuple[Grid, Sequence[int], int | None, bool]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One optimizer on one problem, as another process can compute it.
+
+    Attributes:
+      rule, task: what the comparison calls the two.
+      origins: what to build the two from.
+      contestant: the optimizer's part in the comparison, without what builds it.
+      asked: what `_Fill` is told of every pair.
+      kept: what the store holds of the pair.
+      settings: those of JAX that have a say in what is computed.
+      seconds: a guess at how long that takes.
+    """
+
+    rule: str
+    task: str
+    origins: tuple[select.Source, select.Source]
+    contestant: dict[str, Any]
+    asked: Asked
+    kept: bytes
+    settings: dict[str, Any]
+    seconds: float
+
+    @property
+    def targets(self) -> list[str]:
+        """The plug-ins among what it is built from."""
+        rule, problem = (origin if isinstance(origin, str) else "" for origin in self.origins)
+        return [*(compose.plugins_in(rule) if rule else []), *([problem] if ":" in problem else [])]
+
+
+class _Filled(NamedTuple):
+    """What `_Fill` has to say, and the store that it filled."""
+
+    counts: tuple[int, int]
+    unseen: tuple[str, ...]
+    kept: bytes
+
+
+def _run_elsewhere(
+    executor: Executor,
+    store: Store,
+    units: Sequence[_Unit],
+    progress: Callable[[Progress], None],
+) -> dict[str, tuple[str, ...]]:
+    """All pairs by an executor, each worker on a store of its own; only this process writes ours.
+
+    Returns the operations that fingerprints do not see into, for every pair with such.
+    """
+    unseen, failed = {}, {}
+    costs = [unit.seconds for unit in units]
+    expected = versions(chain.from_iterable(unit.targets for unit in units))
+    start, spent = time.perf_counter(), 0.0
+    with closing(spread(executor, _computed, units, costs, expected)) as results:
+        for done, (unit, filled) in enumerate(results, 1):
+            label, counts = f"{unit.rule} on {unit.task}", (0, 0)
+            if isinstance(filled, Failure):
+                failed[label] = filled.reason
+            else:
+                store.take(filled.kept)
+                counts = filled.counts
+                if filled.unseen:
+                    unseen[label] = filled.unseen
+            spent += unit.seconds
+            left = (time.perf_counter() - start) * (sum(costs) - spent) / spent
+            progress(Progress(done, len(units), label, *counts, max(0.0, left)))
+    if len(failed) == len(units):
+        raise UserError(f"all workers failed: {next(iter(failed.values()))}")
+    for label, reason in failed.items():
+        warnings.warn(f"{label} failed {TRIES} times: {reason}", PairFailed, stacklevel=3)
+    return unseen
+
+
+def _units(
+    store: Store,
+    asked: Asked,
+    rules: Mapping[str, Contestant],
+    tasks: Mapping[str, Problem],
+    optimizers: Mapping[str, select.Source],
+    problems: Mapping[str, select.Source],
+) -> list[_Unit]:
+    grid, seeds, steps, _ = asked
+    settings = {name: jax.config.values[name] for name in SETTINGS}
+    units = []
+    for task, problem in tasks.items():
+        trained = len(grid.values) * len(seeds) * (steps or problem.steps)
+        seconds = trained * step_seconds(problem)
+        for rule, contestant in rules.items():
+            # What was computed before is most likely found again.
+            left = 0.0 if store.earlier(task, rule) else seconds
+            optimizer = optimizers[rule.removesuffix(f"+{contestant.schedule}")]
+            kept = store.part(task, [rule, contestant.refines])
+            origins = optimizer, problems[task]
+            words = rule, task, origins, contestant.terms
+            units.append(_Unit(*words, asked, kept, settings, PREPARING + left))
+    return units
+
+
+def _computed(unit: _Unit) -> _Filled:
+    """Computes a unit, in whatever process this is."""
+    for name, value in unit.settings.items():
+        jax.config.update(name, value)
+    optimizer, problem = unit.origins
+    contestant = Contestant(select.optimizer(optimizer), **unit.contestant)
+    with Store(None, unit.kept) as store:
+        fill = _Fill(
+            store, *unit.asked, _built(unit.task, problem), contestant, unit.rule, unit.task
+        )
+        counts = fill()
+        fill.measure()
+        return _Filled(counts, fill.sweep.unseen, store.content())
+
+
+# A worker gets many units of a problem, and need not load its data for each.
+_built = lru_cache(maxsize=4)(select.problem)
 
 
 def _not_reused(unseen: dict[str, tuple[str, ...]]) -> str:
@@ -216,11 +363,11 @@ class _Fill:
     def measure(self) -> None:
         """Times a step, with nothing else going on, after new runs or where a stop prevented it."""
         program = self.sweep.fingerprint
-        timed = agree(np.asarray(self.store.is_timed(program)))
+        timed = agree(np.asarray(bool(self.store.costs(program))))
         if self.computed or not timed:
             rates = self.grid.rates(self.sweep.contestant.default_rate)
             seconds = self.sweep.seconds_per_step(list(product(rates, self.seeds)))
-            self.store.save_cost(program, seconds)
+            self.store.save_cost(program, machine.device(), seconds)
 
     def _fill(self) -> tuple[int, int]:
         default = self.sweep.contestant.default_rate
@@ -257,6 +404,7 @@ class _Fill:
                 *cell,
                 {name: values[i].tolist() for name, values in outcome.curves.items()},
                 {name: float(values[i]) for name, values in outcome.final.items()},
+                machine.device(),
             )
             for i, cell in enumerate(cells)
         ]
@@ -273,21 +421,6 @@ def _mean_loss(runs: Sequence[Run]) -> float:
     """The mean final validation loss; divergence is infinitely bad."""
     mean = np.mean([run.curves["loss"][-1] for run in runs])
     return float(mean) if np.isfinite(mean) else np.inf
-
-
-def _store_path(out: str | Path | None) -> Path | None:
-    if out is None or jax.process_index() > 0:
-        return None
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        # A name with a null character is a ValueError.
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write to {folder}: {reason}") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write to {folder}: permission denied")
-    return folder / STORE_NAME
 
 
 def _about(
@@ -320,15 +453,8 @@ def _about(
         "seeds": seeds,
         "command": command,
         "versions": _versions(),
-        "device": _device(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
-
-
-def _device() -> str:
-    kind = jax.devices()[0].device_kind
-    cores = f", {os.cpu_count()} cores" if kind == "cpu" else ""
-    return f"{jax.device_count()} x {kind}{cores}"
 
 
 def _versions() -> dict[str, str]:

@@ -13,13 +13,13 @@ from optzoo.compare.errors import UserError
 from optzoo.plugins import one_line
 
 STORE_NAME = "results.sqlite"
-VERSION = 2
+VERSION = 3
 SCHEMA = """
 CREATE TABLE run (
-  program TEXT, rate REAL, seed INTEGER, curves TEXT, final TEXT,
+  program TEXT, rate REAL, seed INTEGER, curves TEXT, final TEXT, device TEXT,
   PRIMARY KEY (program, rate, seed)
 );
-CREATE TABLE cost (program TEXT PRIMARY KEY, seconds REAL);
+CREATE TABLE cost (program TEXT, device TEXT, seconds REAL, PRIMARY KEY (program, device));
 CREATE TABLE comparison (id INTEGER PRIMARY KEY, about TEXT);
 CREATE TABLE chosen (
   comparison INTEGER, problem TEXT, optimizer TEXT, program TEXT, default_rate REAL, rates TEXT,
@@ -40,12 +40,14 @@ class Run:
       curves: metric -> its values at the checkpoints, validation split; recorded gradient norms
         have one value a step.
       final: metric -> its value after the last step, test split.
+      device: what computed it.
     """
 
     rate: float
     seed: int
     curves: dict[str, list[float]]
     final: dict[str, float]
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class Store:
     that it began.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        """Opens or creates the store; `None` keeps it in memory.
+    def __init__(self, path: Path | None, content: bytes = b"") -> None:
+        """Opens or creates the store; `None` keeps it in memory, and begins with a `part`.
 
         Raises:
           UserError: if the file cannot be opened, is damaged, or comes from another version.
@@ -88,6 +90,8 @@ class Store:
         with self._explained():
             name = path or ":memory:"
             self._database = sqlite3.connect(name, timeout=60, check_same_thread=False)
+            if content:
+                self._database.deserialize(content)
         try:
             self._open()
         except UserError:
@@ -135,41 +139,39 @@ class Store:
         rates, seeds = set(rates), set(seeds)
         with self._transaction() as database:
             rows = database.execute(
-                "SELECT rate, seed, curves, final FROM run WHERE program = ? ORDER BY rate, seed",
+                "SELECT rate, seed, curves, final, device FROM run WHERE program = ?"
+                " ORDER BY rate, seed",
                 (program,),
             ).fetchall()
         return [
-            Run(rate, seed, json.loads(curves), json.loads(final))
-            for rate, seed, curves, final in rows
+            Run(rate, seed, json.loads(curves), json.loads(final), device)
+            for rate, seed, curves, final, device in rows
             if rate in rates and seed in seeds
         ]
 
     def save(self, program: str, runs: Iterable[Run]) -> None:
         """Writes finished runs, all or none of them."""
-        rows = [(program, r.rate, r.seed, json.dumps(r.curves), json.dumps(r.final)) for r in runs]
+        rows = [
+            (program, run.rate, run.seed, json.dumps(run.curves), json.dumps(run.final), run.device)
+            for run in runs
+        ]
         with self._transaction() as database:
-            database.executemany("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def save_cost(self, program: str, seconds: float) -> None:
-        """Writes what a step of a program costs."""
+    def save_cost(self, program: str, device: str, seconds: float) -> None:
+        """Writes what a step of a program costs on a device."""
+        row = (program, device, seconds)
         with self._transaction() as database:
-            database.execute("INSERT OR REPLACE INTO cost VALUES (?, ?)", (program, seconds))
+            database.execute("INSERT OR REPLACE INTO cost VALUES (?, ?, ?)", row)
 
-    def cost(self, program: str) -> float:
-        """Seconds of one step of a program; NaN where they were too few, or never measured."""
-        row = self._cost(program)
+    def costs(self, program: str) -> dict[str, float]:
+        """device -> seconds of one step of a program there; NaN where they were too few."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT device, seconds FROM cost WHERE program = ? ORDER BY device", (program,)
+            ).fetchall()
         # SQLite keeps NaN as NULL.
-        return float("nan") if row is None or row[0] is None else row[0]
-
-    def is_timed(self, program: str) -> bool:
-        """Whether `save_cost` was told of a program."""
-        return self._cost(program) is not None
-
-    def _cost(self, program: str) -> tuple[float | None] | None:
-        with self._transaction() as database:
-            return database.execute(
-                "SELECT seconds FROM cost WHERE program = ?", (program,)
-            ).fetchone()
+        return {device: float("nan") if value is None else value for device, value in rows}
 
     def begin(self, about: dict[str, Any]) -> None:
         """Starts a comparison; earlier ones keep what they have."""
@@ -197,6 +199,69 @@ class Store:
                 (problem, optimizer),
             ).fetchall()
         return list(map(_chosen, rows))
+
+    def part(self, problem: str, optimizers: Iterable[str]) -> bytes:
+        """What all comparisons chose for optimizers on a problem, as the content of a store."""
+        names = [problem, *optimizers]
+        marks = ", ".join("?" * (len(names) - 1))
+        with self._attached() as database:
+            for statement in SCHEMA.replace("TABLE ", "TABLE other.").split(";"):
+                database.execute(statement)
+            database.execute(f"PRAGMA other.user_version = {VERSION}")
+            where = f"WHERE problem = ? AND optimizer IN ({marks})"
+            database.execute(f"INSERT INTO other.chosen SELECT * FROM chosen {where}", names)
+            for table in ("run", "cost"):
+                where = "WHERE program IN (SELECT program FROM other.chosen)"
+                database.execute(f"INSERT INTO other.{table} SELECT * FROM {table} {where}")
+            database.commit()
+            return database.serialize(name="other")
+
+    def content(self) -> bytes:
+        """All of a store that is kept in memory."""
+        with self._transaction() as database:
+            return database.serialize()
+
+    def take(self, content: bytes) -> None:
+        """Adds what somebody who had a `part` computed: runs, costs and what was chosen.
+
+        What was chosen becomes part of this store's comparison; of runs that both have, its own
+        stay.
+        """
+        with self._attached() as database:
+            database.deserialize(content, name="other")
+            self._copy_runs(database)
+            database.execute(
+                f"INSERT OR REPLACE INTO chosen SELECT ?, {COLUMNS} FROM other.chosen"
+                " WHERE comparison = 0",
+                (self._comparison,),
+            )
+
+    def take_all(self, path: Path) -> None:
+        """Adds all comparisons of another store; of runs that both have, its own stay."""
+        with self._attached(path) as database:
+            last = database.execute("SELECT coalesce(max(id), 0) FROM comparison").fetchone()
+            self._copy_runs(database)
+            database.execute(
+                "INSERT INTO comparison SELECT id + ?, about FROM other.comparison", last
+            )
+            database.execute(
+                f"INSERT INTO chosen SELECT comparison + ?, {COLUMNS} FROM other.chosen", last
+            )
+
+    def _copy_runs(self, database: sqlite3.Connection) -> None:
+        for table in ("run", "cost"):
+            database.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM other.{table}")
+
+    @contextmanager
+    def _attached(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """Beside it another database by the name of `other`; None for an empty one in memory."""
+        with self._explained(), self._lock:
+            self._database.execute("ATTACH ? AS other", (str(path or ":memory:"),))
+            try:
+                with self._database as database:
+                    yield database
+            finally:
+                self._database.execute("DETACH other")
 
     def comparison(self) -> tuple[dict[str, Any], list[Chosen]]:
         """What `begin` was told and `choose` since; in a store just opened, the last that were.

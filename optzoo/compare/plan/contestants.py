@@ -34,6 +34,11 @@ class Contestant:
     norms: optzoo.GradientNorms | None = field(default=None, compare=False)
 
     @property
+    def terms(self) -> dict[str, Any]:
+        """What it is beside the rule."""
+        return {name: value for name, value in vars(self).items() if name != "entry"}
+
+    @property
     def default_rate(self) -> float:
         """The rule's own default learning rate, which the grid is centred on."""
         rate = self.entry.defaults.get("learning_rate")

@@ -20,6 +20,9 @@ from optzoo.plugins import one_line
 from optzoo.problems import PROBLEMS, Problem
 from optzoo.registry import Entry, unpublished
 
+# What an optimizer or a problem is built from, in any process: its name, or the user's own object.
+Source = Any
+
 
 def all_optimizers() -> dict[str, Entry]:
     """The registry and the baselines, by name."""
@@ -27,7 +30,23 @@ def all_optimizers() -> dict[str, Entry]:
 
 
 def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Entry]:
-    """The optimizers to compare, by name.
+    """The optimizers to compare, by name; see `optimizer_sources`."""
+    return {name: optimizer(source) for name, source in optimizer_sources(wanted).items()}
+
+
+def optimizer(source: Source) -> Entry:
+    """The optimizer that a source gives.
+
+    Raises:
+      UserError: for a plug-in that cannot be imported, or what is no factory.
+    """
+    if not isinstance(source, str):
+        return _entry(repr(source), source)
+    return all_optimizers().get(source) or _composed(source, {})
+
+
+def optimizer_sources(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Source]:
+    """What to build the optimizers of a comparison from, by name.
 
     Args:
       wanted: what `optzoo.build` reads, families, "baselines" and "all", which is the registry and
@@ -39,28 +58,42 @@ def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, E
     """
     known = all_optimizers()
     if wanted is None:
-        return {name: entry for name, entry in known.items() if entry.default}
+        return {name: name for name, entry in known.items() if entry.default}
     families = optzoo.REGISTRY.optimizers.families
     groups: dict[str, Mapping[str, Entry]] = {**families, "baselines": BASELINES, "all": known}
-    chosen: dict[str, Entry] = {}
+    chosen: dict[str, Source] = {}
     own = list[Any]()
     for item in wanted:
         if not isinstance(item, str):
             own.append(item)
-        elif item in groups:
-            chosen.update(groups[item])
         else:
-            entry = _composed(item, {**known, **groups})
-            chosen[entry.name] = entry
-    for name, item in _named_apart("optimizer", own, chosen).items():
-        chosen[name] = _entry(repr(item), item)
-    return _some("optimizer", chosen)
+            names = [*groups[item]] if item in groups else [_composed(item, known | groups).name]
+            chosen.update({name: name for name in names})
+    return _some("optimizer", chosen | _named_apart("optimizer", own, chosen))
 
 
 def problems(
     wanted: Iterable[str | Problem | Callable[[], Problem]] | None,
 ) -> dict[str, Problem]:
-    """The problems to compare on, by name.
+    """The problems to compare on, by name; see `problem_sources`."""
+    return {name: problem(name, source) for name, source in problem_sources(wanted).items()}
+
+
+def problem(name: str, source: Source) -> Problem:
+    """The problem of that name that a source gives.
+
+    Raises:
+      UserError: for a plug-in that cannot be imported, or what is no problem.
+    """
+    if not isinstance(source, str):
+        return _problem(name, source)
+    return _problem(source, _load("problem", source)) if ":" in source else PROBLEMS[source]()
+
+
+def problem_sources(
+    wanted: Iterable[str | Problem | Callable[[], Problem]] | None,
+) -> dict[str, Source]:
+    """What to build the problems of a comparison from, by name.
 
     Args:
       wanted: names, groups, "package.module:problem", problems, or functions that return one, of
@@ -76,19 +109,17 @@ def problems(
         groups.setdefault(declared.group, []).append(declared.name)
     if wanted is None:
         wanted = [declared.name for declared in PROBLEMS.values() if declared.default]
-    chosen: dict[str, Problem] = {}
+    chosen: dict[str, Source] = {}
     own = list[Any]()
     for item in wanted:
         if not isinstance(item, str):
             own.append(item)
         elif ":" in item:
-            chosen[item] = _problem(item, _load("problem", item))
+            chosen[item] = item
         else:
             names = groups.get(item) or [_named("problem", item, {**PROBLEMS, **groups}).name]
-            chosen.update({name: PROBLEMS[name]() for name in names})
-    for name, item in _named_apart("problem", own, chosen).items():
-        chosen[name] = _problem(name, item)
-    return _some("problem", chosen)
+            chosen.update({name: name for name in names})
+    return _some("problem", chosen | _named_apart("problem", own, chosen))
 
 
 def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], steps: int) -> None:

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from optzoo.compare.errors import UserError
+from optzoo.compare.keep.merge import SAME
 from optzoo.compare.read.metrics import ranks
 from optzoo.compare.read.tables import Tables
 
 Names = tuple[str, str]
 T = TypeVar("T", bound=Tables)
-SAME = ("steps", "target", "checkpoints")
 
 
 def merged(first: T, second: T, names: Names) -> T:

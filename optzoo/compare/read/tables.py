@@ -1,5 +1,6 @@
 """The results of a comparison as tables."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,14 +29,14 @@ class Tried:
       runs: its runs.
       default_rate: the rule's own default learning rate.
       state_ratio: bytes of optimizer state per byte of parameters.
-      step_seconds: seconds of one step of one run; NaN where it was not measured.
+      costs: device -> seconds of one step of one run there; NaN where they were too few.
     """
 
     program: str
     runs: list[Run]
     default_rate: float
     state_ratio: float
-    step_seconds: float
+    costs: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Tables:
                 store.find(grid.program, grid.rates, seeds),
                 grid.default_rate,
                 grid.state_ratio,
-                store.cost(grid.program),
+                store.costs(grid.program),
             )
             for grid in chosen
         }
@@ -89,6 +90,21 @@ class Tables:
         """The problems with results; all of them, unless the comparison was stopped."""
         present = {problem for problem, _ in self.grids}
         return [name for name in self.about["problems"] if name in present]
+
+    @cached_property
+    def devices(self) -> list[str]:
+        """What the runs were computed on, the most frequent first."""
+        runs = (run for tried in self.grids.values() for run in tried.runs)
+        return [device for device, _ in Counter(run.device for run in runs).most_common()]
+
+    @cached_property
+    def timed_on(self) -> str:
+        """The device that most grids were timed on: times elsewhere are not comparable."""
+        devices = Counter(device for tried in self.grids.values() for device in tried.costs)
+        return devices.most_common(1)[0][0] if devices else ""
+
+    def _step_seconds(self, key: tuple[str, str]) -> float:
+        return self.grids[key].costs.get(self.timed_on, np.nan)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -116,7 +132,8 @@ class Tables:
                 row |= metrics.run_metrics(losses, details["checkpoints"], details["target"])
                 row |= {f"validation_{k}": curve[-1] for k, curve in run.curves.items()}
                 row |= {f"test_{k}": value for k, value in run.final.items()}
-                rows.append(row | {"seconds": details["steps"] * tried.step_seconds})
+                seconds = details["steps"] * self._step_seconds((problem, optimizer))
+                rows.append(row | {"seconds": seconds, "device": run.device})
         return pd.DataFrame(rows)
 
     @cached_property
@@ -148,7 +165,6 @@ class Tables:
         at_best = group[group["learning_rate"] == rate]
         untuned = group[group["multiple"] == 1]
         outermost = len(means) > 1 and rate in (means.index[0], means.index[-1])
-        tried = self.grids[key]
         row = dict(zip(PAIR, key, strict=True)) | {
             "learning_rate": rate,
             "multiple": at_best["multiple"].iloc[0],
@@ -156,8 +172,8 @@ class Tables:
             "test_spread": at_best["test_loss"].std() if len(at_best) > 1 else 0.0,
             "solved": at_best["steps_to_target"].notna().mean(),
             "steps_to_target": at_best["steps_to_target"].median(skipna=False),
-            "step_seconds": tried.step_seconds,
-            "state_ratio": tried.state_ratio,
+            "step_seconds": self._step_seconds(key),
+            "state_ratio": self.grids[key].state_ratio,
             "usable": metrics.usable(group["initial_loss"].mean(), means),
             "tried": len(means),
             "diverged": group["diverged"].mean(),

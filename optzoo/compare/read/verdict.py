@@ -57,7 +57,10 @@ def verdict(results: Tables) -> list[str]:
         sentences.append(f"The best learning rate was the outermost one tried for {pairs}{more}.")
     missing = len(results.about["optimizers"]) * len(results.about["problems"]) - len(results.grids)
     if missing:
-        sentences.append(f"Stopped early: {missing} pairs of optimizer and problem are missing.")
+        sentences.append(
+            f"{missing} pairs of optimizer and problem are missing: the comparison was stopped, or "
+            "they failed."
+        )
     if count < 3:
         sentences.append(f"With {count} seed{'s' * (count > 1)}, chance decides close ranks.")
     return sentences

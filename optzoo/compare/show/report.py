@@ -262,19 +262,28 @@ def _protocol(results: Tables) -> str:
         "Ranks on a problem": "by test loss; one optimizer is clearly better than another if the "
         "difference is more than twice its standard error over the seeds, and a rank is one more "
         "than the number of clearly better optimizers, so equal ranks are ties",
-        "Costs": "a step is timed alone, with all runs of its grid side by side, without "
-        "evaluation; state is bytes of optimizer state per byte of parameters",
+        "Costs": f"{_timing(results)}; state is bytes of optimizer state per byte of parameters",
         "Usable rates": "how many of the tried rates come within a tenth of the optimizer's best "
         "progress from the start",
         "Diverged": "ended above the loss that the run started from, or at no finite loss",
         "Everything else": "at each rule's defaults; rules that average are evaluated at their "
         "averages",
         "Versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
-        "Device": about["device"],
+        "Device": "; ".join(results.devices),
     }
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(items[name])}</dd>" for name in items)
     command = f"<dt>Command</dt><dd><code>{escape(about['command'])}</code></dd>"
     return f"<dl>{rows}{command if about['command'] else ''}</dl>"
+
+
+def _timing(results: Tables) -> str:
+    how = "with all runs of its grid side by side, without evaluation"
+    if workers := results.about["workers"]:
+        how += f", by the workers of {workers}, others of which may have been busy beside it"
+    else:
+        how += ", with nothing else going on"
+    elsewhere = len(results.devices) > 1
+    return f"a step is timed {how}{f'; only on {results.timed_on}' if elsewhere else ''}"
 
 
 def _name(optimizer: str, palette: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextCo
 from rich.table import Column, Table
 from rich.text import Text
 
-from optzoo.compare.errors import NotReused
+from optzoo.compare.errors import NotReused, PairFailed
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.read.tables import Tables
 from optzoo.compare.read.verdict import aligned
@@ -38,11 +38,16 @@ class _Short(NamedTuple):
 
 
 class Reporter:
-    """Shows the progress of a comparison: a live bar on a terminal, plain lines elsewhere."""
+    """Shows the progress of a comparison: a live bar on a terminal, plain lines elsewhere.
+
+    Attributes:
+      failed: whether a pair of optimizer and problem did.
+    """
 
     def __init__(self, shown: bool = True) -> None:
         self._console = Console(stderr=True, quiet=not shown)
         self._reused = self._computed = 0
+        self.failed = False
         self._bar = _Roomy(
             # Where there is little room, the bar gives way.
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
@@ -61,7 +66,8 @@ class Reporter:
         usual = warnings.showwarning
 
         def show(message, category, filename, lineno, file=None, line=None):
-            if issubclass(category, NotReused):
+            if issubclass(category, NotReused | PairFailed):
+                self.failed |= category is PairFailed
                 self._console.out(f"optzoo: {message}", highlight=False)
             else:
                 usual(message, category, filename, lineno, file, line)

@@ -27,7 +27,7 @@ def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[s
     traces = []
     for name, curves in lines.items():
         title = f"{name}, learning rate {table['learning_rate'][name]:.3g}"
-        pace = results.grids[problem, name].step_seconds if clock else 1
+        pace = table["step_seconds"][name] if clock else 1
         x = [float(f"{step * pace:.4g}") for step in steps]
         if np.isfinite(pace):
             traces.append((name, title, x, np.median(curves, axis=0), curves))

@@ -1,0 +1,42 @@
+"""From what the command line says to an executor."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
+
+from optzoo.compare.engines.processes import Processes
+from optzoo.compare.errors import UserError
+from optzoo.registry import named
+
+
+@contextmanager
+def started(on: str) -> Iterator[Executor]:
+    """The executor that `on` says; what it has begun ends with it.
+
+    Args:
+      on: "processes:COUNT".
+
+    Raises:
+      UserError: if there is no such engine.
+    """
+    name, _, place = on.partition(":")
+    try:
+        engine = named("engine", name, ENGINES)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    with engine(place) as executor:
+        yield executor
+
+
+@contextmanager
+def _processes(count: str) -> Iterator[Executor]:
+    if not count.isdecimal() or int(count) < 1:
+        raise UserError(f"--on processes:COUNT needs a whole number from 1 up, not {count!r}")
+    executor = Processes(int(count))
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False)
+
+
+ENGINES: dict[str, Callable[..., AbstractContextManager[Executor]]] = {"processes": _processes}
