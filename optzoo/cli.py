@@ -106,7 +106,8 @@ def _app(command: str) -> Any:
         on: Annotated[
             str | None,
             typer.Option(
-                help="Where to run: processes:COUNT.  [default: this process, on all its devices]"
+                help="Where to run: processes:COUNT of this machine, or the workers of "
+                "dask:HOST:PORT.  [default: this process, on all its devices]"
             ),
         ] = None,
         coordinator: Annotated[

@@ -192,6 +192,25 @@ def test_plugins(tmp_path, capsys):
     assert "mine:rule" in capsys.readouterr().out
 
 
+def test_an_engine_that_is_not_installed_names_the_command(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert call(*TINY, "--on", "dask:127.0.0.1:1") == 2
+    assert "needs distributed: pip install 'optzoo[dask]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("nowhere", "the address of a Dask scheduler is HOST:PORT, not 'nowhere'"),
+        ("127.0.0.1:1", "nobody answers at 127.0.0.1:1: Connection refused"),
+    ],
+)
+def test_a_scheduler_out_of_reach_is_told_in_one_line(tmp_path, capsys, address, words):
+    pytest.importorskip("distributed", reason="needs Dask: pip install 'optzoo[dask]'")
+    assert call(*TINY, "--out", "out", "--on", f"dask:{address}") == 2
+    assert capsys.readouterr().err == f"optzoo: {words}\n" and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("missing", ["flax", "pandas", "plotly", "rich", "typer"])
 def test_a_missing_extra_names_the_command(missing):
     program = f"import sys; sys.modules[{missing!r}] = None; {PROGRAM}"

@@ -1,5 +1,6 @@
 """Comparisons on executors: what travels, what comes back, and what becomes of what is lost."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -226,6 +228,40 @@ def test_a_killed_process_loses_nothing(tmp_path, monkeypatch):
         processes = [process._process for process in executor._all]
     assert (tmp_path / "marks" / "killed").exists()
     assert all(process.poll() is not None for process in processes)
+    assert numbers(shared).equals(numbers(compare(None, rules, **options)))
+
+
+@contextmanager
+def dask_cluster(workers, folder):
+    """The address of a scheduler with so many worker processes, and these."""
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    options = {"env": os.environ | {"PYTHONPATH": path}, "stderr": subprocess.DEVNULL}
+    file = folder / "scheduler.json"
+    run = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+    scheduler = [*run, "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    run = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file)]
+    worker = [*run, "--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", folder]
+    processes = [subprocess.Popen(scheduler, **options)]
+    processes += [subprocess.Popen(worker, **options) for _ in range(workers)]
+    try:
+        while not file.exists():
+            assert processes[0].poll() is None
+            time.sleep(0.05)
+        yield json.loads(file.read_text())["address"].removeprefix("tcp://"), processes[1:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_a_killed_worker_of_dask_loses_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="needs Dask: pip install 'optzoo[dask]'")
+    rules, options = deadly(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with dask_cluster(2, tmp_path) as (address, workers), started(f"dask:{address}") as executor:
+        shared = compare(executor, rules, **options)
+        assert sorted(worker.poll() for worker in workers if worker.poll()) == [-signal.SIGKILL]
+    assert shared.about["workers"] == "ClientExecutor"
     assert numbers(shared).equals(numbers(compare(None, rules, **options)))
 
 

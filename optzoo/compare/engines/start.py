@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+from optzoo.compare.engines import clusters
 from optzoo.compare.engines.processes import Processes
 from optzoo.compare.errors import UserError
 from optzoo.registry import named
@@ -14,17 +15,22 @@ def started(on: str) -> Iterator[Executor]:
     """The executor that `on` says; what it has begun ends with it.
 
     Args:
-      on: "processes:COUNT".
+      on: "processes:COUNT" or "dask:HOST:PORT".
 
     Raises:
-      UserError: if there is no such engine.
+      UserError: if there is no such engine, its package is missing, or it cannot be reached.
     """
     name, _, place = on.partition(":")
     try:
         engine = named("engine", name, ENGINES)
     except ValueError as error:
         raise UserError(str(error)) from error
-    with engine(place) as executor:
+    with ExitStack() as stack:
+        try:
+            executor = stack.enter_context(engine(place))
+        except ImportError as error:
+            needs = f"--on {name} needs {error.name}: pip install 'optzoo[{name}]'"
+            raise UserError(needs) from error
         yield executor
 
 
@@ -39,4 +45,7 @@ def _processes(count: str) -> Iterator[Executor]:
         executor.shutdown(wait=False)
 
 
-ENGINES: dict[str, Callable[..., AbstractContextManager[Executor]]] = {"processes": _processes}
+ENGINES: dict[str, Callable[..., AbstractContextManager[Executor]]] = {
+    "processes": _processes,
+    "dask": clusters.dask,
+}
