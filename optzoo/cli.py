@@ -106,8 +106,15 @@ def _app(command: str) -> Any:
         on: Annotated[
             str | None,
             typer.Option(
-                help="Where to run: processes:COUNT of this machine, or the workers of "
-                "dask:HOST:PORT.  [default: this process, on all its devices]"
+                help="Where to run: processes:COUNT of this machine, the workers of "
+                "dask:HOST:PORT, or slurm.  [default: this process, on all its devices]"
+            ),
+        ] = None,
+        slurm: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="With --on slurm, an option of sbatch as name=value, such as partition=gpu, "
+                "gpus_per_node=1, time=60 or array_parallelism=20; as often as need be."
             ),
         ] = None,
         coordinator: Annotated[
@@ -133,11 +140,13 @@ def _app(command: str) -> Any:
             machine.cache_compilations()
             # A callback's error is told in one line; JAX would print its traceback besides.
             logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
+            if slurm and not on:
+                raise UserError("--slurm needs --on slurm")
             if on:
                 # The accelerators are the workers'.
                 jax.config.update("jax_platforms", "cpu")
             with (
-                started(on) if on else nullcontext() as executor,
+                started(on, slurm or [], out / "jobs") if on else nullcontext() as executor,
                 terminal.Reporter(machine.leads()) as reporter,
             ):
                 results = run(

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from optzoo.compare import UserError, run
-from optzoo.compare.engines import versions
+from optzoo.compare.engines import slurm, versions
 from optzoo.compare.engines.spread import SHARE, TRIES, Failure, batches, spread
 from optzoo.compare.engines.start import started
 from optzoo.compare.errors import PairFailed
@@ -223,7 +223,7 @@ def deadly(folder):
 def test_a_killed_process_loses_nothing(tmp_path, monkeypatch):
     rules, options = deadly(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with started("processes:2") as executor:
+    with started("processes:2", [], tmp_path) as executor:
         shared = compare(executor, rules, **options)
         processes = [process._process for process in executor._all]
     assert (tmp_path / "marks" / "killed").exists()
@@ -258,10 +258,26 @@ def test_a_killed_worker_of_dask_loses_nothing(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs Dask: pip install 'optzoo[dask]'")
     rules, options = deadly(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with dask_cluster(2, tmp_path) as (address, workers), started(f"dask:{address}") as executor:
+    with (
+        dask_cluster(2, tmp_path) as (address, workers),
+        started(f"dask:{address}", [], tmp_path) as executor,
+    ):
         shared = compare(executor, rules, **options)
         assert sorted(worker.poll() for worker in workers if worker.poll()) == [-signal.SIGKILL]
     assert shared.about["workers"] == "ClientExecutor"
+    assert numbers(shared).equals(numbers(compare(None, rules, **options)))
+
+
+def test_a_killed_job_loses_nothing(tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit", reason="needs submitit: pip install 'optzoo[slurm]'")
+    rules, options = deadly(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    # For a result that a slow file system may be about to show.
+    monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0)
+    with slurm.jobs(submitit.LocalExecutor(tmp_path / "jobs")) as executor:
+        shared = compare(executor, rules, **options)
+    assert (tmp_path / "marks" / "killed").exists()
     assert numbers(shared).equals(numbers(compare(None, rules, **options)))
 
 
@@ -269,7 +285,7 @@ ORPHANS = """
 import os, signal, time
 from concurrent.futures import wait
 from optzoo.compare.engines.start import started
-with started("processes:1") as executor:
+with started("processes:1", [], None) as executor:
     print(executor.submit(os.getpid).result(), flush=True)
     wait([executor.submit(time.sleep, 100)])
 """

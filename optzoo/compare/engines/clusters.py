@@ -13,7 +13,7 @@ PATIENCE = 10
 
 
 @contextmanager
-def dask(address: str) -> Iterator[Executor]:
+def dask(address: str, *_: object) -> Iterator[Executor]:
     """The workers of a Dask scheduler, "HOST:PORT"; what they have not begun ends with this.
 
     Raises:

@@ -49,7 +49,7 @@ def spread(
         versions.
     """
     tries = Counter[int]()
-    pending: dict[Future[list[Any]], list[int]] = {}
+    pending: dict[Future[Any], list[int]] = {}
 
     def give(places: list[int]) -> None:
         content = _packed((compute, [units[place] for place in places]))
@@ -89,18 +89,25 @@ def batches(costs: Sequence[float]) -> list[list[int]]:
     return found
 
 
-def _results(future: Future[list[Any]], count: int) -> list[Any]:
+def _results(future: Future[Any], count: int) -> list[Any]:
     try:
-        return future.result()
-    except OtherVersion:
-        raise
+        found = future.result()
     except Exception as error:
         return [Failure(one_line(error))] * count
+    if isinstance(found, OtherVersion):
+        raise found
+    return found
 
 
-def _computed(expected: dict[str, str], content: bytes) -> list[Any]:
-    """What a worker does; only then is the content read, which other versions may not know."""
-    versions.check(expected)
+def _computed(expected: dict[str, str], content: bytes) -> list[Any] | OtherVersion:
+    """What a worker does: it reads the content if it has the versions that this comes from.
+
+    Not every engine hands on exceptions as they are, so they are results.
+    """
+    try:
+        versions.check(expected)
+    except OtherVersion as error:
+        return error
     compute, units = pickle.loads(content)
     return [_tried(compute, unit) for unit in units]
 
@@ -108,8 +115,6 @@ def _computed(expected: dict[str, str], content: bytes) -> list[Any]:
 def _tried(compute: Callable[[T], Any], unit: T) -> Any:
     try:
         return compute(unit)
-    except OtherVersion:
-        raise
     except UserError as error:
         return Failure(str(error))
     except Exception as error:
