@@ -107,7 +107,8 @@ def _app(command: str) -> Any:
             str | None,
             typer.Option(
                 help="Where to run: processes:COUNT of this machine, the workers of "
-                "dask:HOST:PORT, or slurm.  [default: this process, on all its devices]"
+                "dask:HOST:PORT or ray:HOST:PORT, or slurm.  [default: this process, on all its "
+                "devices]"
             ),
         ] = None,
         slurm: Annotated[

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -265,6 +266,29 @@ def test_a_killed_worker_of_dask_loses_nothing(tmp_path, monkeypatch):
         shared = compare(executor, rules, **options)
         assert sorted(worker.poll() for worker in workers if worker.poll()) == [-signal.SIGKILL]
     assert shared.about["workers"] == "ClientExecutor"
+    assert numbers(shared).equals(numbers(compare(None, rules, **options)))
+
+
+def test_a_killed_worker_of_ray_loses_nothing(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'optzoo[ray]'")
+    rules, options = deadly(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += ["--port", str(port), "--num-cpus", "2", "--include-dashboard", "false"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    head = subprocess.Popen(command, **pipes)
+    try:
+        assert any("Ray runtime started" in line for line in head.stdout)
+        with started(f"ray:127.0.0.1:{port}", [], tmp_path) as executor:
+            shared = compare(executor, rules, **options)
+    finally:
+        head.terminate()
+        head.communicate(timeout=30)
+    assert (tmp_path / "marks" / "killed").exists() and not ray.is_initialized()
     assert numbers(shared).equals(numbers(compare(None, rules, **options)))
 
 

@@ -17,7 +17,7 @@ def started(on: str, options: Sequence[str], folder: Path) -> Iterator[Executor]
     """The executor that `on` says; what it has begun ends with it.
 
     Args:
-      on: "processes:COUNT", "dask:HOST:PORT" or "slurm".
+      on: "processes:COUNT", "dask:HOST:PORT", "ray:HOST:PORT" or "slurm".
       options: what else Slurm is told, as "name=value".
       folder: where Slurm's jobs may leave what they take, give and print.
 
@@ -54,5 +54,6 @@ def _processes(count: str, *_: object) -> Iterator[Executor]:
 ENGINES: dict[str, Callable[..., AbstractContextManager[Executor]]] = {
     "processes": _processes,
     "dask": clusters.dask,
+    "ray": clusters.ray,
     "slurm": slurm,
 }
