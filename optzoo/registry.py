@@ -63,6 +63,8 @@ class Entry:
       traits: what the signature does not tell; see `Trait`.
       kind: "optimizer", "wrapper" or "schedule".
       default: whether it belongs to a comparison that names no optimizers.
+      gradients: how many gradients (forward and backward passes of the same batch) a step costs; of
+        a wrapper, how many around a rule that takes one.
     """
 
     factory: Factory
@@ -75,6 +77,7 @@ class Entry:
     traits: frozenset[Trait]
     kind: Kind = "optimizer"
     default: bool = False
+    gradients: int = 1
 
     @property
     def name(self) -> str:
@@ -237,6 +240,7 @@ class Declaration:
         url: str | None = None,
         traits: tuple[Trait, ...] = (),
         default: bool = False,
+        gradients: int = 1,
     ) -> Callable[[F], F]:
         """Registers the factory it decorates; see `Entry` for the arguments.
 
@@ -249,7 +253,7 @@ class Declaration:
 
         def register(factory: F) -> F:
             facts = title, authors, year, arxiv, link, code, frozenset(traits)
-            REGISTRY.add(Entry(factory, *facts, kind, default))
+            REGISTRY.add(Entry(factory, *facts, kind, default, gradients))
             return factory
 
         return register

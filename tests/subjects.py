@@ -101,6 +101,7 @@ REQUIRED: dict[str, Any] = {
     "factor": 0.1,
     "key": jax.random.key(0),
     "learning_rate": 0.1,
+    "level": 0.5,
     "magnitude": optax.sgd(0.1),
     "mask": None,
     "matrices": optax.sgd(0.1),

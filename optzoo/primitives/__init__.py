@@ -136,6 +136,7 @@ from optzoo.primitives.schedules import (
     rectification as rectification,
 )
 from optzoo.primitives.second import (
+    ascend_then_descend as ascend_then_descend,
     flood as flood,
     second_gradient as second_gradient,
 )
