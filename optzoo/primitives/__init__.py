@@ -140,6 +140,7 @@ from optzoo.primitives.second import (
     flood as flood,
     second_gradient as second_gradient,
 )
+from optzoo.primitives.selection import top_entries as top_entries
 from optzoo.primitives.spikes import (
     clip_spikes as clip_spikes,
     clip_to_average_peak as clip_to_average_peak,
