@@ -37,4 +37,5 @@ def use(params: dict[str, jax.Array], grads: dict[str, jax.Array]) -> Report:
     print(optzoo.describe(tx, evaluated), optzoo.matrix_labels(params))
     for name, entry in optzoo.REGISTRY.optimizers.items():
         print(name, entry.summary, entry.defaults)
-    return check_transformation(optzoo.grams)
+    check_transformation(optzoo.grams, params=1e-3)  # type: ignore[arg-type]
+    return check_transformation(optzoo.grams, params=params)
