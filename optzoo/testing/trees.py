@@ -94,7 +94,9 @@ def all_finite(what: str, tree: chex.ArrayTree) -> None:
     """Fails where a tree holds NaN or infinity."""
     for path, leaf in leaves_with_path(tree):
         x = numbers(leaf)
-        if not np.isfinite(x).all():
+        try:
+            chex.assert_tree_all_finite(x)
+        except AssertionError:
             fail(f"{what}: {path} has {x[~np.isfinite(x)][0]}")
 
 
