@@ -8,7 +8,7 @@ import pandas as pd
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.read.tables import FACTORS, Tables
 from optzoo.compare.read.verdict import aligned
-from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
+from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label, label_room, plain
 
 ROW_HEIGHT, LETTER = 22, 7.2
 
@@ -159,7 +159,8 @@ def _heights(rows: pd.DataFrame) -> range:
 
 def _rows(names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]) -> dict[str, Any]:
     """A chart with a row for each name, the first on top."""
-    widest = max((len(name) for name in names), default=0)
+    labels = [label(name) for name in names]
+    widest = max(map(len, labels), default=0)
     return {
         "data": data,
         "layout": {
@@ -171,7 +172,7 @@ def _rows(names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]) -
             "yaxis": {
                 "range": [0.4, len(names) + 0.6],
                 "tickvals": list(range(len(names), 0, -1)),
-                "ticktext": names,
+                "ticktext": labels,
             },
         },
     }
