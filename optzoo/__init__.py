@@ -9,6 +9,7 @@ from optzoo.optimizers.averaged import *
 from optzoo.optimizers.filtered import *
 from optzoo.optimizers.layerwise import *
 from optzoo.optimizers.matrix import *
+from optzoo.optimizers.objectives import *
 from optzoo.optimizers.parameter_free import *
 from optzoo.optimizers.preconditioned import *
 from optzoo.optimizers.schedules import *
@@ -38,6 +39,7 @@ from optzoo.primitives.noise import (
     inner_product_test as inner_product_test,
     norm_test as norm_test,
 )
+from optzoo.primitives.objectives import weigh_objectives as weigh_objectives
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
     orthogonalize as orthogonalize,

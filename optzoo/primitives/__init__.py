@@ -87,6 +87,13 @@ from optzoo.primitives.noise import (
     inner_product_test as inner_product_test,
     norm_test as norm_test,
 )
+from optzoo.primitives.objectives import (
+    Objectives as Objectives,
+    Weights as Weights,
+    equal_norms as equal_norms,
+    least_quadratic as least_quadratic,
+    weigh_objectives as weigh_objectives,
+)
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
     orthogonalize as orthogonalize,

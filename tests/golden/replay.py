@@ -206,6 +206,8 @@ def replay(
         def step(carry, inputs):
             params, state = carry
             gradient, arguments = inputs
+            if "gradients" in arguments:
+                gradient = jax.tree.map(lambda rows: rows.mean(0), gradient)
             if "data" in arrays:
                 value_fn = partial(patchnet, gradient)
                 value, gradient = jax.value_and_grad(value_fn)(params)
