@@ -28,6 +28,11 @@ from optzoo.primitives.combine import (
 )
 from optzoo.primitives.decay import cautious_decay as cautious_decay
 from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
+from optzoo.primitives.estimators import (
+    forward_gradient as forward_gradient,
+    likelihood_ratio_gradient as likelihood_ratio_gradient,
+    perturbed_gradient as perturbed_gradient,
+)
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,

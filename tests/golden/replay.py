@@ -25,12 +25,15 @@ FUNCTIONS: dict[str, dict] = {}
 FITS: dict[str, dict] = {}
 SCHEDULES: dict[str, dict] = {}
 BATCHES: dict[str, dict] = {}
+CASES: dict[str, dict] = {}
+"""Recordings that tests on their subject replay."""
 KINDS = {
     "configurations": CONFIGURATIONS,
     "functions": FUNCTIONS,
     "fits": FITS,
     "schedules": SCHEDULES,
     "batches": BATCHES,
+    "cases": CASES,
 }
 for family in sorted(HERE.glob("*/index.json")):
     index = json.loads(family.read_text(encoding="utf-8"))
