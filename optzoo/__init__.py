@@ -66,7 +66,11 @@ from optzoo.primitives.schedules import (
     linear_warmup as linear_warmup,
 )
 from optzoo.primitives.trust import layer_rotation as layer_rotation, rotate as rotate
-from optzoo.primitives.widths import scale_by_width as scale_by_width, width_init as width_init
+from optzoo.primitives.widths import (
+    scale_by_width as scale_by_width,
+    width_init as width_init,
+    width_readout as width_readout,
+)
 from optzoo.registry import REGISTRY as REGISTRY, get as get
 
 __version__ = "0.1.0"

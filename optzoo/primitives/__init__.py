@@ -178,6 +178,7 @@ from optzoo.primitives.whitening import (
 from optzoo.primitives.widths import (
     scale_by_width as scale_by_width,
     width_init as width_init,
+    width_readout as width_readout,
 )
 from optzoo.primitives.window import (
     gradient_window as gradient_window,

@@ -287,6 +287,16 @@ def outputs(node: dict, arrays: Arrays, dtype: str) -> Any:
         return jax.tree.map(np.asarray, compiled(run)(start, (grads, before)))
 
 
+def rates(node: dict, name: str, kind: str = "lr", first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """What the schedule of a node makes at each recorded step, in float64, and the recording."""
+    with np.load(FILES[name]) as recorded, jax.enable_x64(True):
+        arrays = dict(recorded.items())
+        schedule = build(node, arrays)
+        want = arrays[f"sched/{kind}"]
+        counts = jnp.arange(first, first + len(want), dtype=jnp.int32)
+        return np.asarray(jax.vmap(schedule)(counts)), want
+
+
 def deviation(got: Leaves, want: Leaves, start: Leaves, rounding: float = 0.0) -> dict[str, Any]:
     """How far each leaf is from the recording, relative to how far the recording has moved.
 
