@@ -280,6 +280,7 @@ def test_the_ranking_is_in_the_order_of_mean_ranks():
             [Run(0.1, seed, {"loss": [9.0, end]}, {"loss": end}) for seed, end in enumerate(ends)],
             0.1,
             1.0,
+            1,
             {"cpu": 1e-3},
         )
         for problem in ("one", "two")
@@ -299,8 +300,8 @@ def test_the_ranking_is_in_the_order_of_mean_ranks():
 def test_times_are_compared_only_where_they_were_taken_on_equal_devices():
     runs = [Run(0.1, 0, {"loss": [9.0, 1.0]}, {"loss": 1.0}, "GPU")]
     costs = {"a": {"CPU": 1.0, "GPU": 0.1}, "b": {"GPU": 0.2}, "c": {"CPU": 9.0}, "d": {"GPU": 0.3}}
-    grids = {("one", name): Tried("", runs, 0.1, 1.0, cost) for name, cost in costs.items()}
-    details = {"steps": 10, "checkpoints": [0, 1], "target": 1.0}
+    grids = {("one", name): Tried("", runs, 0.1, 1.0, 1, cost) for name, cost in costs.items()}
+    details = {"steps": 10, "checkpoints": [0, 10], "target": 1.0}
     found = Results({"seeds": 1, "problems": {"one": details}}, grids)
     assert found.timed_on == "GPU" and found.devices == ["GPU"]
     seconds = found.frame.set_index("optimizer")["seconds"]
