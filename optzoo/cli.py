@@ -191,7 +191,7 @@ def _app(command: str) -> Any:
             Path, typer.Option("--out", "-o", help="A new folder, for the runs of both.")
         ],
     ) -> None:
-        """Join the results of two comparisons, made on two machines, say, and write a report."""
+        """Join the results of two comparisons, and write their report."""
         from optzoo.compare import Results, UserError
         from optzoo.compare.keep import folder, merge
         from optzoo.compare.show import report

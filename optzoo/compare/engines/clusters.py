@@ -2,16 +2,20 @@
 
 import logging
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 from optzoo.compare.errors import UserError
 from optzoo.plugins import one_line
 
-# Seconds until a scheduler counts as out of reach.
-PATIENCE = 10
+# Seconds until a scheduler counts as out of reach, and between two looks at it.
+PATIENCE, PERIOD = 10, 0.5
+LOST = "the scheduler has ended or is out of reach"
 
 
 @contextmanager
@@ -24,13 +28,41 @@ def dask(address: str, *_: object) -> Iterator[Executor]:
     from distributed import Client
 
     _reach("a Dask scheduler", address)
+    # What ends it is told by its futures.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     except Exception as error:
         raise UserError(f"no Dask scheduler answers at {address}: {one_line(error)}") from error
     with client:
+        yield DaskWorkers(client)
+
+
+class DaskWorkers(Executor):
+    """The executor of a Dask client, whose futures wait for ever where the scheduler is lost."""
+
+    def __init__(self, client: Any) -> None:
         # Each call is one of its own, whatever was called before.
-        yield client.get_executor(pure=False)
+        self._client, self._executor = client, client.get_executor(pure=False)
+        self._open = WeakSet[Future[Any]]()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._is_closed():
+            raise BrokenExecutor(LOST)
+        future = self._executor.submit(fn, *args, **kwargs)
+        self._open.add(future)
+        return future
+
+    def _watch(self) -> None:
+        while not self._is_closed():
+            time.sleep(PERIOD)
+        for future in list(self._open):
+            with suppress(InvalidStateError):
+                future.set_exception(BrokenExecutor(LOST))
+
+    def _is_closed(self) -> bool:
+        return self._client.status in ("closing", "closed")
 
 
 @contextmanager
@@ -48,12 +80,12 @@ def ray(address: str, *_: object) -> Iterator[Executor]:
     except Exception as error:
         raise UserError(f"no Ray cluster answers at {address}: {one_line(error)}") from error
     try:
-        yield _Tasks(ray)
+        yield RayTasks(ray)
     finally:
         ray.shutdown()
 
 
-class _Tasks(Executor):
+class RayTasks(Executor):
     """Ray's tasks as futures, each with a GPU to itself where the cluster has any."""
 
     def __init__(self, ray: Any) -> None:

@@ -63,14 +63,16 @@ def jobs(submitter: Any) -> Iterator[Executor]:
 
     It cancels the jobs that this ends before.
     """
-    executor = _Jobs(submitter)
+    executor = SlurmJobs(submitter)
     try:
         yield executor
     finally:
         executor.shutdown(wait=False)
 
 
-class _Jobs(Executor):
+class SlurmJobs(Executor):
+    """Jobs as futures."""
+
     def __init__(self, submitter: Any) -> None:
         self._submitter = submitter
         self._waiting = SimpleQueue[tuple[Future[Any], _Call]]()

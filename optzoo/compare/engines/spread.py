@@ -56,7 +56,8 @@ def spread(
         try:
             pending[executor.submit(_computed, dict(expected), content)] = places
         except RuntimeError as error:
-            raise UserError(f"the workers take no more work: {one_line(error)}") from error
+            reason = f"the workers take no more: {one_line(error)}; what is finished is kept"
+            raise UserError(reason) from error
 
     try:
         for places in batches(costs):

@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 from optzoo import plugins
@@ -41,18 +41,22 @@ def check(expected: Mapping[str, str]) -> None:
 @cache
 def _version(name: str) -> str:
     if name in COMPILERS:
-        return version(name)
+        return metadata.version(name)
     module, _, attribute = name.partition(":")
     if attribute:
         plugins.load(name)
-    top = sys.modules[module.partition(".")[0]]
+    top = module.partition(".")[0]
+    # The top of a namespace has no file, nor has what was made on the fly.
+    files = [getattr(sys.modules[name], "__file__", None) for name in (top, module)]
     digest = hashlib.sha256()
-    # What was made on the fly has no file.
-    file = getattr(top, "__file__", None)
-    for path in _sources(Path(file)) if file else ():
+    for path in _sources(next(filter(None, files), None)):
         digest.update(path.read_bytes())
-    return f"{getattr(top, '__version__', '')} (source {digest.hexdigest()[:8]})".strip()
+    version = getattr(sys.modules[top], "__version__", "")
+    return f"{version} (source {digest.hexdigest()[:8]})".strip()
 
 
-def _sources(file: Path) -> list[Path]:
-    return sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+def _sources(file: str | None) -> list[Path]:
+    if file is None:
+        return []
+    path = Path(file)
+    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
