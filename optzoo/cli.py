@@ -99,6 +99,19 @@ def _app(command: str) -> Any:
                 "command with the same --out makes the schedule of RULE+refined."
             ),
         ] = "",
+        until: Annotated[
+            float | None,
+            typer.Option(
+                help="Also find the fewest steps that bring every rule's mean test loss below this "
+                "loss. Rules that plan to their end are run for each length tried."
+            ),
+        ] = None,
+        confidence: Annotated[
+            float, typer.Option(help="Of each one-sided test for --until.")
+        ] = 0.95,
+        test_seeds: Annotated[
+            int, typer.Option(help="Seeds that test for --until, beside those of --seeds.")
+        ] = 8,
         out: Annotated[
             Path, typer.Option(help="Folder for the results; a repeated command resumes there.")
         ] = out_default,
@@ -132,13 +145,16 @@ def _app(command: str) -> Any:
                     seeds=seeds,
                     steps=steps,
                     record=_split(record) or [],
+                    until=until,
+                    confidence=confidence,
+                    test_seeds=test_seeds,
                     out=out,
                     command=command,
                     progress=reporter,
                 )
             if not machine.leads():
                 return
-            page, table = report.write(results, out)
+            written = report.write(results, out)
         except UserError as error:
             if machine.is_joined():
                 machine.leave(str(error))
@@ -148,7 +164,7 @@ def _app(command: str) -> Any:
             # What still computes is not waited for: the store holds whatever is finished.
             os._exit(130)
         terminal.show_results(results)
-        print(*map(_printable, (page, table, out)), sep="\n")
+        print(*map(_printable, (*written, out)), sep="\n")
 
     @app.command("report")
     def report_command(
@@ -172,7 +188,7 @@ def _app(command: str) -> Any:
         try:
             results = Results.load(folder)
             if other is None:
-                paths = [*report.write(results, folder)]
+                paths = report.write(results, folder)
             else:
                 page, results = report.write_both(results, Results.load(other), folder, other)
                 paths = [page]

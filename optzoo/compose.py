@@ -167,7 +167,7 @@ class Rule:
         asks = self._parameters.get("learning_rate")
         if rate is None and asks is not None and asks.default is asks.empty:
             raise ValueError(_marked(f"{self.name} needs a learning rate", *self.place))
-        known = {"total_steps": total_steps or 0, "peak": peak}
+        known = {"total_steps": 0 if total_steps is None else total_steps, "peak": peak}
         given = {**known, **self.options, "learning_rate": rate, **options}
         try:
             return self.declared.build(**given)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -20,11 +20,14 @@ import numpy as np
 
 import optzoo
 from optzoo.compare.errors import NotReused, UserError
+from optzoo.compare.keep.answer import answer
+from optzoo.compare.keep.kept import Kept
 from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
 from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants
 from optzoo.compare.plan.grid import DEFAULT, Grid
+from optzoo.compare.plan.until import Until
 from optzoo.compare.show.notebook import Results
 from optzoo.compare.work.progress import Progress
 from optzoo.compare.work.relief import relief
@@ -46,6 +49,9 @@ def run(
     seeds: int = 3,
     steps: int | None = None,
     record: Sequence[str] = (),
+    until: float | None = None,
+    confidence: float = 0.95,
+    test_seeds: int = 8,
     out: str | Path | None = None,
     command: str = "",
     progress: Callable[[Progress], None] = lambda progress: None,
@@ -73,6 +79,11 @@ def run(
       record: "norms" keeps the l1 and l2 norm of every step's gradient with each run; a later
         comparison in the same folder makes the schedule of what ends in "+refined" of them. It
         takes those of the best rate, averaged over the seeds.
+      until: also find the smallest number of steps that brings every rule's mean test loss below
+        this loss; `Results.until` has the answers, `optzoo.compare.plan.until.Until` the
+        statistics.
+      confidence: of each one-sided test of that.
+      test_seeds: how many seeds test it, which have no part in the comparison itself.
       out: folder for the store, created if need be; runs that it holds already are not repeated.
         Default: results stay in memory.
       command: the command line that led here, for the report.
@@ -93,14 +104,20 @@ def run(
     steps = None if steps is None else select.whole("steps", steps)
     if unknown := set(record) - {"norms"}:
         raise UserError(f"cannot record {min(unknown)!r}: there are norms")
+    question = Until.asked(until, confidence, test_seeds)
     rules = contestants(select.optimizers(optimizers), schedules, weight_decay)
+    for name, rule in rules.items():
+        if question and rule.refines:
+            raise UserError(
+                f"{name!r}: until needs runs of other lengths, for which no norms are recorded"
+            )
     tasks = select.problems(problems)
     for name, problem in tasks.items():
         select.check(name, problem, rules, steps or problem.steps)
 
     with Store(_store_path(out)) as store:
-        store.begin(_about(rules, tasks, grid, seeds, steps, weight_decay, command))
-        fill = partial(_Fill, store, grid, range(seeds), steps, "norms" in record)
+        store.begin(_about(rules, tasks, grid, seeds, steps, weight_decay, question, command))
+        fill = partial(_Fill, store, grid, range(seeds), steps, "norms" in record, question)
         unseen = _run_all(fill, rules, tasks, progress)
         if unseen:
             warnings.warn(_not_reused(unseen), NotReused, stacklevel=2)
@@ -169,17 +186,19 @@ class _Fill:
         seeds: Sequence[int],
         steps: int | None,
         norms: bool,
+        until: Until | None,
         problem: Problem,
         contestant: Contestant,
         rule: str,
         task: str,
     ) -> None:
         self.store, self.grid, self.seeds, self.rule, self.task = store, grid, seeds, rule, task
+        self.until = until
         steps = steps or problem.steps
         if contestant.refines:
             contestant = replace(contestant, norms=self._recorded(contestant.refines, steps))
         self.sweep = Sweep(problem, contestant, steps, norms=norms)
-        self.computed = 0
+        self.kept = Kept(store, self.sweep)
 
     def __call__(self) -> tuple[int, int]:
         """Computes what is missing; returns how many runs that took, and how many it spared."""
@@ -217,7 +236,7 @@ class _Fill:
         """Times a step, with nothing else going on, after new runs or where a stop prevented it."""
         program = self.sweep.fingerprint
         timed = agree(np.asarray(self.store.is_timed(program)))
-        if self.computed or not timed:
+        if self.kept.computed or not timed:
             rates = self.grid.rates(self.sweep.contestant.default_rate)
             seconds = self.sweep.seconds_per_step(list(product(rates, self.seeds)))
             self.store.save_cost(program, seconds)
@@ -228,44 +247,20 @@ class _Fill:
         rates = self.grid.rates(default)
         while rates:
             tried = sorted(tried + rates)
-            self._compute_missing(rates)
+            self.kept.losses(rates, self.seeds)
             rates = self.grid.beyond(tried, self._best(tried))
         program, ratio = self.sweep.fingerprint, self.sweep.state_ratio
         self.store.choose(Chosen(self.task, self.rule, program, default, tried, ratio))
-        return self.computed, len(tried) * len(self.seeds) - self.computed
-
-    def _losses(self, rates: Sequence[float]) -> np.ndarray:
-        """Final validation losses as far as the store knows them, shape (rates, seeds).
-
-        NaN where a run diverged, infinity where it is missing. The first process's store counts.
-        """
-        losses = np.full((len(rates), len(self.seeds)), np.inf)
-        for run in self.store.find(self.sweep.fingerprint, rates, self.seeds):
-            loss = run.curves["loss"][-1]
-            place = rates.index(run.rate), self.seeds.index(run.seed)
-            losses[place] = loss if np.isfinite(loss) else np.nan
-        return agree(losses)
-
-    def _compute_missing(self, rates: Sequence[float]) -> None:
-        missing = np.argwhere(np.isinf(self._losses(rates)))
-        cells = [(rates[i], self.seeds[j]) for i, j in missing]
-        if not cells:
-            return
-        outcome = self.sweep.run(cells)
-        runs = [
-            Run(
-                *cell,
-                {name: values[i].tolist() for name, values in outcome.curves.items()},
-                {name: float(values[i]) for name, values in outcome.final.items()},
-            )
-            for i, cell in enumerate(cells)
-        ]
-        self.store.save(self.sweep.fingerprint, runs)
-        self.computed += len(cells)
+        computed, reused = self.kept.computed, len(tried) * len(self.seeds) - self.kept.computed
+        if self.until:
+            found, more = answer(self.until, self.kept, tried, self.seeds)
+            self.store.answer(self.task, self.rule, found)
+            computed += more
+        return computed, reused
 
     def _best(self, rates: Sequence[float]) -> float:
         """The rate with the lowest mean final validation loss; divergence is infinitely bad."""
-        means = self._losses(rates).mean(axis=1)
+        means = self.kept.losses(rates, self.seeds)[..., -2].mean(axis=1)
         return rates[int(np.argmin(np.where(np.isnan(means), np.inf, means)))]
 
 
@@ -297,6 +292,7 @@ def _about(
     seeds: int,
     steps: int | None,
     weight_decay: float | None,
+    until: Until | None,
     command: str,
 ) -> dict[str, Any]:
     """The protocol, as the report tells it."""
@@ -318,6 +314,7 @@ def _about(
         "schedules": sorted({rule.schedule for rule in rules.values()}),
         "weight_decay": weight_decay,
         "seeds": seeds,
+        "until": until and asdict(until),
         "command": command,
         "versions": _versions(),
         "device": _device(),

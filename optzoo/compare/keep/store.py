@@ -27,6 +27,13 @@ CREATE TABLE chosen (
   PRIMARY KEY (comparison, problem, optimizer)
 );
 """
+# Not part of the schema, so that folders without it can be used further.
+ANSWERS = """
+CREATE TABLE IF NOT EXISTS answer (
+  comparison INTEGER, problem TEXT, optimizer TEXT, found TEXT,
+  PRIMARY KEY (comparison, problem, optimizer)
+)
+"""
 COLUMNS = "problem, optimizer, program, default_rate, rates, state_ratio"
 
 
@@ -103,6 +110,8 @@ class Store:
                 for statement in SCHEMA.split(";"):
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version = {VERSION}")
+            if version in (0, VERSION):
+                database.execute(ANSWERS)
         if version not in (0, VERSION):
             age = "a newer" if version > VERSION else "an older"
             raise UserError(
@@ -188,6 +197,30 @@ class Store:
                 (self._comparison, *row, json.dumps(grid.rates), grid.state_ratio),
             )
 
+    def answer(self, problem: str, optimizer: str, found: dict[str, Any]) -> None:
+        """Makes the steps that a loss took part of the comparison that this process began."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)",
+                (self._comparison, problem, optimizer, json.dumps(found)),
+            )
+
+    def answers(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """(problem, optimizer) -> what `answer` was told in the comparison of `comparison`."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT problem, optimizer, found FROM answer WHERE comparison = ?"
+                " ORDER BY problem, optimizer",
+                (self._number(database),),
+            ).fetchall()
+        return {(problem, optimizer): json.loads(found) for problem, optimizer, found in rows}
+
+    def _number(self, database: sqlite3.Connection) -> int | None:
+        """The comparison that this process began, or the last one that has results."""
+        return (
+            self._comparison or database.execute("SELECT max(comparison) FROM chosen").fetchone()[0]
+        )
+
     def earlier(self, problem: str, optimizer: str) -> list[Chosen]:
         """What all comparisons chose for one optimizer on one problem, the latest first."""
         with self._transaction() as database:
@@ -205,10 +238,7 @@ class Store:
           UserError: if no comparison has come to a first result.
         """
         with self._transaction() as database:
-            number = (
-                self._comparison
-                or database.execute("SELECT max(comparison) FROM chosen").fetchone()[0]
-            )
+            number = self._number(database)
             rows = database.execute(
                 f"SELECT {COLUMNS} FROM chosen WHERE comparison = ? ORDER BY problem, optimizer",
                 (number,),

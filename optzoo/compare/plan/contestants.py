@@ -39,6 +39,11 @@ class Contestant:
         rate = self.entry.defaults.get("learning_rate")
         return float(rate) if isinstance(rate, int | float) else FALLBACK
 
+    @property
+    def planned(self) -> bool:
+        """Whether what it does at a step depends on the length of the run."""
+        return self.schedule != CONSTANT or "total_steps" in self.entry.signature.parameters
+
     def build(self, learning_rate: Any, total_steps: int) -> optax.GradientTransformationExtraArgs:
         """The transformation for a run of `total_steps` steps."""
         options: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """The results of a comparison as tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +11,7 @@ import pandas as pd
 from optzoo.compare.errors import UserError
 from optzoo.compare.keep.store import STORE_NAME, Run, Store
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.plan.until import Until
 from optzoo.compare.read import metrics
 
 PAIR = ["problem", "optimizer"]
@@ -45,10 +46,12 @@ class Tables:
     Attributes:
       about: the protocol: problems, grid, schedules, seeds, versions, device, command, date.
       grids: (problem, optimizer) -> what was tried.
+      answers: (problem, optimizer) -> how many steps a loss took, where that was asked.
     """
 
     about: dict[str, Any]
     grids: dict[tuple[str, str], Tried]
+    answers: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -82,7 +85,7 @@ class Tables:
             )
             for grid in chosen
         }
-        return cls(about, grids)
+        return cls(about, grids, store.answers())
 
     @property
     def problems(self) -> list[str]:
@@ -257,6 +260,49 @@ class Tables:
             for name, parts in curves.items()
         }
         return pd.DataFrame(means, index=pd.RangeIndex(1, longest + 1, name="trials"))
+
+    @property
+    def question(self) -> Until | None:
+        """What `until` asked; None where nobody did."""
+        asked = self.about.get("until")
+        return Until(**asked) if asked else None
+
+    @cached_property
+    def until(self) -> pd.DataFrame:
+        """One row a problem and optimizer: how many steps brought the mean test loss down enough.
+
+        `steps`, a whole number or missing, is the smallest number of steps whose mean is shown to
+        be below the target, `short` the largest that is shown to be too few (0 where none is);
+        between them lies the place where the mean crosses the target. `outcome` is "reached", "not
+        reached" (shown to be at the target or above at `tested`), "not shown" (neither) or
+        "diverged". `tested` is the length that the other columns are about, `steps` or the longest
+        tried: `loss`, the mean there, and `loss_low` and `loss_high`, its one-sided bounds. Then
+        the chosen `learning_rate`, the number of `trials` that it was chosen from, the test
+        `seeds`, and `re_run`, whether every length had runs of its own. The fewest steps first,
+        then the lowest loss. `optzoo.compare.plan.until.Until` has the statistics.
+        """
+        question = self.question
+        rows = []
+        for key, found in self.answers.items() if question else ():
+            assert question is not None
+            losses = {int(n): np.asarray(values, float) for n, values in found["losses"].items()}
+            tested = found["steps"] or max(losses)
+            mean, low, high = question.mean(losses[tested])
+            outcome = "reached" if found["steps"] else "not shown"
+            if not np.isfinite(mean):
+                outcome = "diverged"
+            elif found["short"] == max(losses):
+                outcome = "not reached"
+            rows.append(
+                dict(zip(PAIR, key, strict=True))
+                | {name: found[name] for name in ("steps", "short", "learning_rate", "trials")}
+                | {"outcome": outcome, "tested": tested, "loss": mean, "loss_low": low}
+                | {"loss_high": high, "seeds": question.seeds, "re_run": found["re_run"]}
+            )
+        columns = [*PAIR, "steps", "short", "outcome", "tested", "loss", "loss_low", "loss_high"]
+        columns += ["learning_rate", "trials", "seeds", "re_run"]
+        table = pd.DataFrame(rows, columns=columns).astype({"steps": "Int64"})
+        return table.sort_values(["problem", "steps", "loss"], ignore_index=True)
 
     def best(self) -> dict[str, str]:
         """The best-ranked optimizer of every problem."""

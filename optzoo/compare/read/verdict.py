@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read import steps
 from optzoo.compare.read.metrics import LETTERS
 from optzoo.compare.read.tables import Tables
 
@@ -20,11 +21,13 @@ def verdict(results: Tables) -> list[str]:
     ranking = results.ranking.set_index("optimizer")
     count = results.about["seeds"]
     problems = results.problems
+    asked = dict.fromkeys(problem for problem, _ in results.answers)
+    reached = [steps.sentence(results, problem) for problem in problems if problem in asked]
     if len(ranking) == 1:
-        return [_single(results)]
+        return [_single(results), *reached]
     many = len(problems) > 1
     over = f"over {len(problems)} problems" if many else f"on {problems[0]}"
-    sentences = [f"With learning rates tuned, {_places(ranking)}, {over}."]
+    sentences = [f"With learning rates tuned, {_places(ranking)}, {over}.", *reached]
     if ranking["rank_untuned"].notna().all():
         sentences.append(f"At default learning rates, {_winners(ranking['rank_untuned'])}.")
     speed = ranking["speed"].drop(REFERENCE, errors="ignore").dropna()

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.plan.grid import MAX_GROWTH
-from optzoo.compare.read import pairing
+from optzoo.compare.read import pairing, steps
 from optzoo.compare.read.tables import Tables
 from optzoo.compare.read.verdict import aligned, verdict
 from optzoo.compare.show import export
@@ -29,11 +29,13 @@ from optzoo.compare.show.figures.problem import loss_curves, rate_curves
 T = TypeVar("T", bound=Tables)
 
 
-def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
-    """Writes `report.html` and `results.csv` into a folder; each appears whole or not at all.
+def write(results: Tables, folder: str | Path) -> list[Path]:
+    """Writes `report.html`, `results.csv` and, where steps to a loss were asked, `until.md`.
+
+    Each appears whole or not at all.
 
     Returns:
-      The paths of both.
+      Their paths.
 
     Raises:
       UserError: where they cannot be written.
@@ -41,7 +43,11 @@ def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
     page, table = Path(folder) / "report.html", Path(folder) / "results.csv"
     _replace(table, export.csv_text(results.frame))
     _replace(page, html(results))
-    return page, table
+    written = [page, table]
+    if text := steps.markdown(results):
+        written.append(Path(folder) / "until.md")
+        _replace(written[-1], text)
+    return written
 
 
 def write_both(first: T, second: T, folder: Path, other: Path) -> tuple[Path, T]:
@@ -75,6 +81,8 @@ def html(results: Tables, changes: list[list[str]] | None = None) -> str:
             loss_curves(results, problem, clock=True), figures[f"loss-{i}"]
         )
         figures[f"rate-{i}"] = rate_curves(results, problem)
+        if BY_PROBLEM["until"].applies(results, problem):
+            figures[f"until-{i}"] = BY_PROBLEM["until"].draw(results, problem)
         if path := path_chart(results, problem):
             figures[f"path-{i}"] = path
         sections.append(_section(results, problem, i, drawn="path" if path else ""))
@@ -199,6 +207,8 @@ def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
         rows.append(cells)
     charts = _chart([f"loss-{index}", f"clock-{index}"], BY_PROBLEM["losses"].caption)
     charts += _chart([f"rate-{index}"], BY_PROBLEM["rates"].caption)
+    if BY_PROBLEM["until"].applies(results, problem):
+        charts += _chart([f"until-{index}"], BY_PROBLEM["until"].caption)
     if drawn:
         charts += f"""<figure><figcaption>The paths of the first seed, at everybody's best learning
 rate, over the logarithm of the loss.</figcaption>
@@ -213,7 +223,21 @@ rate, over the logarithm of the loss.</figcaption>
 {details["target"]:.4g}.</p>
 <div class="charts">{charts}</div>
 {_table(head, rows)}
+{_until(results, problem)}
 </section>"""
+
+
+def _until(results: Tables, problem: str) -> str:
+    """The steps to the loss that was asked for, where one was."""
+    head, *rows = steps.rows(results, problem) or [[]]
+    question = results.question
+    if not rows or question is None:
+        return ""
+    cells = [[_name(row[0], colours(results)), *map(escape, row[1:])] for row in rows]
+    return (
+        f"<h3>Steps to a loss of {question.target:g}</h3><p>{escape(steps.note(question))}</p>"
+        f"{_table(head, cells)}"
+    )
 
 
 def _strip(results: Tables, problem: str, optimizer: str) -> str:
@@ -262,6 +286,7 @@ def _protocol(results: Tables) -> str:
         "Ranks on a problem": "by test loss; one optimizer is clearly better than another if the "
         "difference is more than twice its standard error over the seeds, and a rank is one more "
         "than the number of clearly better optimizers, so equal ranks are ties",
+        **_until_protocol(results),
         "Costs": "a step is timed alone, with all runs of its grid side by side, without "
         "evaluation; state is bytes of optimizer state per byte of parameters",
         "Usable rates": "how many of the tried rates come within a tenth of the optimizer's best "
@@ -275,6 +300,19 @@ def _protocol(results: Tables) -> str:
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(items[name])}</dd>" for name in items)
     command = f"<dt>Command</dt><dd><code>{escape(about['command'])}</code></dd>"
     return f"<dl>{rows}{command if about['command'] else ''}</dl>"
+
+
+def _until_protocol(results: Tables) -> dict[str, str]:
+    question = results.question
+    if question is None:
+        return {}
+    return {
+        "Steps to a loss": "one trial, chosen by the validation losses of the tuning seeds; "
+        f"{question.seeds} other seeds and the test split test it. One-sided t-tests at "
+        f"{question.confidence:.0%} of lengths in a fixed order, from half more than tuning "
+        "expects downwards until one fails; the crossing's lower end by the opposite tests from "
+        "below. A rule that plans to its end is run, and its trial chosen, for each length anew"
+    }
 
 
 def _name(optimizer: str, palette: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from optzoo.compare.errors import NotReused
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read import steps
 from optzoo.compare.read.tables import Tables
 from optzoo.compare.read.verdict import aligned
 from optzoo.compare.work.progress import Progress
@@ -105,7 +106,7 @@ class Reporter:
 def show_results(results: Tables) -> None:
     """Prints the ranking, and who is best on each problem; both fit the terminal."""
     console = _console()
-    tables = _ranking(results), _winners(results)
+    tables = [_ranking(results), _winners(results), *_until(results)]
     cut = [_narrowed(table, console) for table in tables]
     for table in tables:
         console.print(table)
@@ -116,6 +117,8 @@ def show_results(results: Tables) -> None:
         "those who share a letter cannot be told apart, for neither is ahead in 95 % of the "
         f"resamples. speed: fewer steps to the target than {REFERENCE}.",
     ]
+    if results.question:
+        notes.append(steps.note(results.question))
     if results.table["edge"].any() and not cut[1]:
         notes.append("! marks a rate on the edge of those tried.")
     if any(cut):
@@ -156,6 +159,20 @@ def _winners(results: Tables) -> Table:
             f"{tied} other{'s' * (tied > 1)}" if tied else "",
         )
     return table
+
+
+def _until(results: Tables) -> list[Table]:
+    """The steps to the loss that was asked for, on every problem."""
+    tables = []
+    for problem in results.problems:
+        head, *rows = steps.rows(results, problem) or [[]]
+        if rows:
+            table = _table(*head)
+            table.columns[0].header = Text(problem)
+            for name, *cells in rows:
+                table.add_row(Text(name, "bold"), *cells)
+            tables.append(table)
+    return tables
 
 
 def _table(*columns: str) -> Table:

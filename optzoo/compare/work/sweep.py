@@ -65,13 +65,31 @@ class Sweep:
     compilation. Runs with the same seed start at the same parameters and see the same batches,
     whatever the optimizer. The runs are shared out among all devices of all processes, and go in
     several helpings where they would not fit into memory together.
+
+    Args:
+      problem: what to train on.
+      contestant: what to train with.
+      steps: the length of a run.
+      norms: whether to record the norms of the gradients.
+      marks: the step counts after which runs are evaluated, `steps` the last. Default:
+        `checkpoints`.
+      told: whether the program is told the length as a number, so that `run` takes other ones.
     """
 
     def __init__(
-        self, problem: Problem, contestant: Contestant, steps: int, *, norms: bool = False
+        self,
+        problem: Problem,
+        contestant: Contestant,
+        steps: int,
+        *,
+        norms: bool = False,
+        marks: Sequence[int] | None = None,
+        told: bool = False,
     ) -> None:
         self.problem, self.contestant, self.steps = problem, contestant, steps
-        self._norms = norms
+        usual = checkpoints(steps, path=problem.box is not None)
+        self.marks = usual if marks is None else np.asarray(marks, np.int32)
+        self._norms, self._told = norms, told
         self._single = jax.jit(self._train)
         self._width, self._trial = 0, list[Cell]()
         self._program: Any = None
@@ -80,7 +98,7 @@ class Sweep:
     def _train(self, learning_rate, params, key, bounds, evaluated):
         """One run. `bounds` are the first and last step of each leg between two checkpoints."""
         problem, key = self.problem, jax.random.wrap_key_data(key)
-        rule = self.contestant.build(learning_rate, self.steps)
+        rule = self.contestant.build(learning_rate, bounds[-1, 1] if self._told else self.steps)
         if self._norms:
             rule = optax.chain(optzoo.record_norms(self.steps), rule)
 
@@ -116,8 +134,7 @@ class Sweep:
 
     @cached_property
     def _bounds(self) -> np.ndarray:
-        marks = checkpoints(self.steps, path=self.problem.box is not None)
-        return np.stack([np.insert(marks[:-1], 0, 0), marks], axis=1)
+        return np.stack([np.insert(self.marks[:-1], 0, 0), self.marks], axis=1)
 
     @cached_property
     def _read(self) -> Fingerprint:
@@ -153,13 +170,15 @@ class Sweep:
         params, state = map(_bytes, jax.eval_shape(sizes, jax.random.key(0)))
         return state / max(params, 1)
 
-    def run(self, cells: Sequence[Cell]) -> Outcome:
-        """Trains each of the given pairs of learning rate and seed."""
+    def run(self, cells: Sequence[Cell], length: int | None = None) -> Outcome:
+        """Trains each of the given pairs of learning rate and seed, for `length` steps if told."""
         self._prepare(cells)
+        bounds = self._bounds.copy()
+        bounds[-1, 1] = length or self.steps
         parts = []
         for first in range(0, len(cells), self._width):
             part = cells[first : first + self._width]
-            parts.append(self._call(part, self._bounds, np.asarray(True)))
+            parts.append(self._call(part, bounds, np.asarray(True)))
         joined = jax.tree.map(lambda *values: np.concatenate(values)[: len(cells)], *parts)
         curves, final = joined
         return Outcome(curves, final)
@@ -237,6 +256,23 @@ class Sweep:
             check_vma=False,
         )
         return jax.jit(shared)
+
+
+def takes_any_length(problem: Problem, contestant: Contestant) -> bool:
+    """Whether a program with this rule may be told the length of its run as a number."""
+
+    def train(key, length):
+        params = problem.init(key)
+        rule = contestant.build(1.0, length)
+        gradients, extra = problem.differentiate(params, problem.draw(key, length))
+        return rule.update(gradients, rule.init(params), params, **extra)
+
+    try:
+        jax.eval_shape(train, jax.random.key(0), jax.ShapeDtypeStruct((), "int32"))
+    except Exception:
+        # Whatever it does with a length that only a run knows, it has worked with a plain one.
+        return False
+    return True
 
 
 def _start(problem: Problem, seed):

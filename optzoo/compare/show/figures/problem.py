@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 
 from optzoo.compare.read.tables import Tables
-from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
+from optzoo.compare.show.figures.form import (
+    HEIGHT,
+    colours,
+    end_labels,
+    label_room,
+    named_rows,
+    plain,
+)
 
 FLOOR = 1e-9
 
@@ -73,6 +80,31 @@ def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
             sizes = [9 if y == best else 0 for y in line["y"]]
             line |= {"mode": "lines+markers", "marker": {"size": sizes, "opacity": 1}}
     return figure
+
+
+def until_rows(results: Tables, problem: str) -> dict[str, Any]:
+    """Steps to a loss: a dot at the fewest, a bar to the most that are shown to be too few.
+
+    Who does not get there has a bar to the longest run, and no dot.
+    """
+    table = results.until
+    table = table[table["problem"] == problem]
+    palette, names = colours(results), table["optimizer"].tolist()
+    data: list[dict[str, Any]] = []
+    longest = float(table["tested"].max())
+    for height, row in zip(range(len(names), 0, -1), table.to_dict("records"), strict=True):
+        colour = palette.get(row["optimizer"], "$muted")
+        reached = row["outcome"] == "reached"
+        end = row["tested"]
+        line = {"x": [row["short"], end], "y": [height, height], "mode": "lines"}
+        told = f"{end} steps" if reached else f"{row['outcome']} at {end} steps"
+        data.append(line | {"line": {"color": colour, "width": 4}, "opacity": 0.45})
+        if reached:
+            dot = {"x": [end], "y": [height], "mode": "markers"}
+            data.append(dot | {"marker": {"color": colour, "size": 9}})
+        data[-1]["hovertemplate"] = f"{row['optimizer']}: {told}<extra></extra>"
+    axis = {"title": {"text": "steps"}, "range": [0, 1.03 * longest]}
+    return named_rows(names, data, axis)
 
 
 def _figure(
