@@ -68,7 +68,9 @@ def _app(command: str) -> Any:
                 "--problems`.  [default: four quick ones]"
             ),
         ] = None,
-        everything: Annotated[bool, typer.Option("--all", help="All problems.")] = False,
+        everything: Annotated[
+            bool, typer.Option("--all", help="All problems but the large ones.")
+        ] = False,
         lrs: Annotated[
             str | None,
             typer.Option(

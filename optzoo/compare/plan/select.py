@@ -17,7 +17,7 @@ from optzoo.compare.machine import compiler_options
 from optzoo.compare.plan.baselines import BASELINES
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.plugins import one_line
-from optzoo.problems import PROBLEMS, Problem
+from optzoo.problems import LARGE, PROBLEMS, Problem
 from optzoo.registry import Entry, unpublished
 
 
@@ -64,14 +64,14 @@ def problems(
 
     Args:
       wanted: names, groups, "package.module:problem", problems, or functions that return one, of
-        which those whose name is taken get a number; "all" is a group, too. None for the default
-        ones.
+        which those whose name is taken get a number; "all" is a group, too, of all but the large
+        ones. None for the default ones.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported or is no problem, or an
         empty list.
     """
-    groups = {"all": list(PROBLEMS)}
+    groups = {"all": [one.name for one in PROBLEMS.values() if one.group != LARGE]}
     for declared in PROBLEMS.values():
         groups.setdefault(declared.group, []).append(declared.name)
     if wanted is None:
