@@ -79,6 +79,14 @@ def _app(command: str) -> Any:
                 "grows on the side where the best is the outermost, up to three times."
             ),
         ] = None,
+        tuner: Annotated[
+            str,
+            typer.Option(
+                help="grid: those learning rates. random:32: so many settings of learning rate, "
+                "weight decay, b1, b2 and what else a rule has ranges for. tpe:32: as many, chosen "
+                "by Optuna."
+            ),
+        ] = "grid",
         schedule: Annotated[
             str,
             typer.Option(
@@ -142,6 +150,7 @@ def _app(command: str) -> Any:
                     ["all"] if everything else _split(problems),
                     None if optimizers is None else compose.split(optimizers),
                     lrs=None if lrs is None else Grid.parse(lrs),
+                    tuner=tuner,
                     schedules=_split(schedule) or [],
                     weight_decay=weight_decay,
                     seeds=seeds,

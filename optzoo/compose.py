@@ -140,7 +140,9 @@ class Rule:
         vars(factory)["__signature__"] = inspect.Signature([first, *own, *steps])
         factory.__name__ = factory.__qualname__ = str(self)
         traits = frozenset(trait for part in self._parts for trait in part.declared.traits)
-        return replace(unpublished(factory), traits=traits)
+        # What the text says is not tuned.
+        ranges = {**core.declared.ranges, **dict.fromkeys(core.options)}
+        return replace(unpublished(factory, ranges=ranges), traits=traits)
 
     def build(
         self,

@@ -17,6 +17,7 @@ from optzoo.compare.plan.baselines import BASELINES, REFERENCE
 from optzoo.compare.plan.contestants import contestants
 from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.plan.select import optimizers
+from optzoo.compare.plan.tuners import Trial
 from optzoo.compare.read.metrics import bootstrap, expected_best, letters, profile, progress
 from optzoo.compare.read.pairing import changes, merged
 from optzoo.compare.read.tables import Tried
@@ -190,7 +191,7 @@ def test_a_problem_that_starts_at_nan_is_refused():
 
 
 def test_runs_that_do_not_fit_into_memory_together_go_one_after_the_other(monkeypatch):
-    cells = [(0.1, seed) for seed in range(5)]
+    cells = [(Trial(0.1), seed) for seed in range(5)]
 
     def sweep():
         [contestant] = contestants(optimizers([descent]), ["constant"], None).values()

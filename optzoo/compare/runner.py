@@ -27,6 +27,7 @@ from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
 from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants
 from optzoo.compare.plan.grid import DEFAULT, Grid
+from optzoo.compare.plan.tuners import GridSearch, Trial, Tuner, tuner as named_tuner
 from optzoo.compare.plan.until import Until
 from optzoo.compare.show.notebook import Results
 from optzoo.compare.work.progress import Progress
@@ -44,6 +45,7 @@ def run(
     optimizers: Iterable[str | Callable[..., Any]] | None = None,
     *,
     lrs: Grid | Sequence[float] | None = None,
+    tuner: str = "grid",
     schedules: Sequence[str] = (CONSTANT,),
     weight_decay: float | None = None,
     seeds: int = 3,
@@ -70,6 +72,9 @@ def run(
       lrs: learning rates for everybody, or a `Grid`. Default: five multiples, a tenth to ten
         times, of each rule's own default (0.001 for a plug-in without one); while the best lies
         on the edge the grid grows by five more on that side, at most three times.
+      tuner: "grid" tries those; "random:32" tries so many settings of learning rate, weight decay,
+        b1, b2 and whatever else a rule has ranges for (`Entry.tunable`), drawn at random;
+        "tpe:32" lets Optuna choose them, eight at a time.
       schedules: "constant", "cosine" (linear warm-up over a tenth of the steps, then cosine decay
         to zero) or both: every rule takes part under each, except those that own their schedule.
       weight_decay: held at this value for every rule that has the argument. Default: each rule's
@@ -99,7 +104,8 @@ def run(
       NotReused: where a problem or an optimizer calls what the store cannot see into, such as
         `jax.pure_callback`; its runs are repeated every time.
     """
-    grid = lrs if isinstance(lrs, Grid) else DEFAULT if lrs is None else Grid.of(list(lrs))
+    grid = lrs if isinstance(lrs, Grid) or lrs is None else Grid.of(list(lrs))
+    search = named_tuner(tuner, grid, DEFAULT)
     seeds = select.whole("seeds", seeds)
     steps = None if steps is None else select.whole("steps", steps)
     if unknown := set(record) - {"norms"}:
@@ -113,11 +119,11 @@ def run(
             )
     tasks = select.problems(problems)
     for name, problem in tasks.items():
-        select.check(name, problem, rules, steps or problem.steps)
+        select.check(name, problem, rules, steps or problem.steps, tuned=search.tuned)
 
     with Store(_store_path(out)) as store:
-        store.begin(_about(rules, tasks, grid, seeds, steps, weight_decay, question, command))
-        fill = partial(_Fill, store, grid, range(seeds), steps, "norms" in record, question)
+        store.begin(_about(rules, tasks, search, seeds, steps, weight_decay, question, command))
+        fill = partial(_Fill, store, search, range(seeds), steps, "norms" in record, question)
         unseen = _run_all(fill, rules, tasks, progress)
         if unseen:
             warnings.warn(_not_reused(unseen), NotReused, stacklevel=2)
@@ -182,7 +188,7 @@ class _Fill:
     def __init__(
         self,
         store: Store,
-        grid: Grid,
+        tuner: Tuner,
         seeds: Sequence[int],
         steps: int | None,
         norms: bool,
@@ -192,12 +198,13 @@ class _Fill:
         rule: str,
         task: str,
     ) -> None:
-        self.store, self.grid, self.seeds, self.rule, self.task = store, grid, seeds, rule, task
+        self.store, self.tuner, self.seeds, self.rule, self.task = store, tuner, seeds, rule, task
         self.until = until
         steps = steps or problem.steps
         if contestant.refines:
             contestant = replace(contestant, norms=self._recorded(contestant.refines, steps))
-        self.sweep = Sweep(problem, contestant, steps, norms=norms)
+        tuned = tuner.tuned(contestant)
+        self.sweep = Sweep(problem, contestant, steps, norms=norms, tuned=tuned)
         self.kept = Kept(store, self.sweep)
 
     def __call__(self) -> tuple[int, int]:
@@ -215,7 +222,7 @@ class _Fill:
         found = np.full((2, steps), np.nan)
         for grid in self.store.earlier(self.task, rule):
             by_rate: dict[float, list[Run]] = {}
-            for run in self.store.find(grid.program, grid.rates, self.seeds):
+            for run in self.store.find(grid.program, grid.trials, self.seeds):
                 if len(run.curves.get("gradient_l2", ())) == steps:
                     by_rate.setdefault(run.rate, []).append(run)
             if by_rate:
@@ -237,31 +244,26 @@ class _Fill:
         program = self.sweep.fingerprint
         timed = agree(np.asarray(self.store.is_timed(program)))
         if self.kept.computed or not timed:
-            rates = self.grid.rates(self.sweep.contestant.default_rate)
-            seconds = self.sweep.seconds_per_step(list(product(rates, self.seeds)))
+            first = self.tuner.propose(self.sweep.contestant, [], [])
+            seconds = self.sweep.seconds_per_step(list(product(first, self.seeds)))
             self.store.save_cost(program, seconds)
 
     def _fill(self) -> tuple[int, int]:
-        default = self.sweep.contestant.default_rate
-        tried: list[float] = []
-        rates = self.grid.rates(default)
-        while rates:
-            tried = sorted(tried + rates)
-            self.kept.losses(rates, self.seeds)
-            rates = self.grid.beyond(tried, self._best(tried))
+        contestant, tried, losses = self.sweep.contestant, list[Trial](), list[float]()
+        while trials := self.tuner.propose(contestant, tried, losses):
+            tried += trials
+            means = self.kept.losses(trials, self.seeds)[..., -2].mean(axis=1)
+            losses += np.where(np.isnan(means), np.inf, means).tolist()
         program, ratio = self.sweep.fingerprint, self.sweep.state_ratio
-        self.store.choose(Chosen(self.task, self.rule, program, default, tried, ratio))
+        self.store.choose(
+            Chosen(self.task, self.rule, program, contestant.default_rate, tried, ratio)
+        )
         computed, reused = self.kept.computed, len(tried) * len(self.seeds) - self.kept.computed
         if self.until:
             found, more = answer(self.until, self.kept, tried, self.seeds)
             self.store.answer(self.task, self.rule, found)
             computed += more
         return computed, reused
-
-    def _best(self, rates: Sequence[float]) -> float:
-        """The rate with the lowest mean final validation loss; divergence is infinitely bad."""
-        means = self.kept.losses(rates, self.seeds)[..., -2].mean(axis=1)
-        return rates[int(np.argmin(np.where(np.isnan(means), np.inf, means)))]
 
 
 def _mean_loss(runs: Sequence[Run]) -> float:
@@ -288,7 +290,7 @@ def _store_path(out: str | Path | None) -> Path | None:
 def _about(
     rules: dict[str, Contestant],
     tasks: dict[str, Problem],
-    grid: Grid,
+    tuner: Tuner,
     seeds: int,
     steps: int | None,
     weight_decay: float | None,
@@ -310,7 +312,8 @@ def _about(
     return {
         "optimizers": list(rules),
         "problems": details,
-        "grid": {"values": grid.values, "relative": grid.relative},
+        "tuner": tuner.name,
+        "grid": _grid(tuner),
         "schedules": sorted({rule.schedule for rule in rules.values()}),
         "weight_decay": weight_decay,
         "seeds": seeds,
@@ -320,6 +323,12 @@ def _about(
         "device": _device(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _grid(tuner: Tuner) -> dict[str, Any]:
+    """The rates of a grid; none, as multiples of the defaults, for who draws them."""
+    grid = tuner.grid if isinstance(tuner, GridSearch) else Grid((), relative=True)
+    return {"values": grid.values, "relative": grid.relative}
 
 
 def _device() -> str:

@@ -3,13 +3,14 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optzoo.compare.errors import UserError
+from optzoo.compare.plan.tuners import Trial
 from optzoo.plugins import one_line
 
 STORE_NAME = "results.sqlite"
@@ -47,12 +48,14 @@ class Run:
       curves: metric -> its values at the checkpoints, validation split; recorded gradient norms
         have one value a step.
       final: metric -> its value after the last step, test split.
+      options: further arguments that were tuned.
     """
 
     rate: float
     seed: int
     curves: dict[str, list[float]]
     final: dict[str, float]
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Chosen:
       problem, optimizer: their names.
       program: the fingerprint that its runs are stored under.
       default_rate: the rule's own learning rate.
-      rates: the learning rates tried.
+      trials: what was tried, in the order of the tuner.
       state_ratio: bytes of optimizer state per byte of parameters.
     """
 
@@ -71,7 +74,7 @@ class Chosen:
     optimizer: str
     program: str
     default_rate: float
-    rates: list[float]
+    trials: list[Trial]
     state_ratio: float
 
 
@@ -139,23 +142,43 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def find(self, program: str, rates: Iterable[float], seeds: Iterable[int]) -> list[Run]:
-        """The finished runs of a program among the given rates and seeds."""
-        rates, seeds = set(rates), set(seeds)
-        with self._transaction() as database:
-            rows = database.execute(
-                "SELECT rate, seed, curves, final FROM run WHERE program = ? ORDER BY rate, seed",
-                (program,),
-            ).fetchall()
-        return [
-            Run(rate, seed, json.loads(curves), json.loads(final))
-            for rate, seed, curves, final in rows
-            if rate in rates and seed in seeds
-        ]
+    def find(
+        self, program: str, trials: Iterable[Trial], seeds: Iterable[int], length: int | None = None
+    ) -> list[Run]:
+        """The finished runs of a program among the given trials and seeds.
 
-    def save(self, program: str, runs: Iterable[Run]) -> None:
-        """Writes finished runs, all or none of them."""
-        rows = [(program, r.rate, r.seed, json.dumps(r.curves), json.dumps(r.final)) for r in runs]
+        Args:
+          program: its fingerprint.
+          trials, seeds: which runs.
+          length: the steps of a run that the program was told, if it was.
+        """
+        rates: dict[tuple[tuple[str, float], ...], set[float]] = {}
+        for trial in trials:
+            rates.setdefault(trial.options, set()).add(trial.rate)
+        seeds, found = set(seeds), list[Run]()
+        for options, some in rates.items():
+            with self._transaction() as database:
+                rows = database.execute(
+                    "SELECT rate, seed, curves, final FROM run WHERE program = ?"
+                    " ORDER BY rate, seed",
+                    (_variant(program, dict(options), length),),
+                ).fetchall()
+            found += [
+                Run(rate, seed, json.loads(curves), json.loads(final), dict(options))
+                for rate, seed, curves, final in rows
+                if rate in some and seed in seeds
+            ]
+        return found
+
+    def save(self, program: str, runs: Iterable[Run], length: int | None = None) -> None:
+        """Writes finished runs, all or none of them; see `find` for the arguments."""
+        rows = [
+            (
+                _variant(program, r.options, length),
+                *(r.rate, r.seed, json.dumps(r.curves), json.dumps(r.final)),
+            )
+            for r in runs
+        ]
         with self._transaction() as database:
             database.executemany("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?)", rows)
 
@@ -191,10 +214,11 @@ class Store:
     def choose(self, grid: Chosen) -> None:
         """Makes a finished grid part of the comparison that this process began."""
         row = (grid.problem, grid.optimizer, grid.program, grid.default_rate)
+        trials = [[t.rate, dict(t.options)] if t.options else t.rate for t in grid.trials]
         with self._transaction() as database:
             database.execute(
                 "INSERT OR REPLACE INTO chosen VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (self._comparison, *row, json.dumps(grid.rates), grid.state_ratio),
+                (self._comparison, *row, json.dumps(trials), grid.state_ratio),
             )
 
     def answer(self, problem: str, optimizer: str, found: dict[str, Any]) -> None:
@@ -251,6 +275,19 @@ class Store:
         return json.loads(about), list(map(_chosen, rows))
 
 
+def _variant(program: str, options: Mapping[str, float], length: int | None) -> str:
+    """What runs are kept under whose program was told more than the rate."""
+    told = f" {json.dumps(dict(options), sort_keys=True)}" if options else ""
+    return f"{program}{told}" + (f" {length} steps" if length else "")
+
+
 def _chosen(row: tuple[Any, ...]) -> Chosen:
-    problem, optimizer, program, default_rate, rates, state_ratio = row
-    return Chosen(problem, optimizer, program, default_rate, json.loads(rates), state_ratio)
+    problem, optimizer, program, default_rate, kept, state_ratio = row
+    trials = [_trial(one) for one in json.loads(kept)]
+    return Chosen(problem, optimizer, program, default_rate, trials, state_ratio)
+
+
+def _trial(kept: Any) -> Trial:
+    """A number, or a number and further arguments."""
+    rate, options = kept if isinstance(kept, list) else (kept, {})
+    return Trial(rate, tuple(options.items()))

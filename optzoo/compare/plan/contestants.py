@@ -10,7 +10,7 @@ import optzoo
 from optzoo import compose
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.grid import FALLBACK
-from optzoo.registry import REGISTRY, Entry
+from optzoo.registry import MULTIPLES, REGISTRY, Entry, Range
 
 CONSTANT = "constant"
 
@@ -44,9 +44,24 @@ class Contestant:
         """Whether what it does at a step depends on the length of the run."""
         return self.schedule != CONSTANT or "total_steps" in self.entry.signature.parameters
 
-    def build(self, learning_rate: Any, total_steps: int) -> optax.GradientTransformationExtraArgs:
-        """The transformation for a run of `total_steps` steps."""
-        options: dict[str, Any] = {}
+    @property
+    def space(self) -> dict[str, Range]:
+        """Where to look for a good learning rate, and for all else that is not held."""
+        rate, low, high = self.default_rate, MULTIPLES.low, MULTIPLES.high
+        own = self.entry.ranges.get("learning_rate") or Range(low * rate, high * rate)
+        held = {"weight_decay"} if self.weight_decay is not None else set()
+        others = self.entry.tunable
+        return {"learning_rate": own} | {name: others[name] for name in others if name not in held}
+
+    @property
+    def options(self) -> list[str]:
+        """The arguments in `space` beside the learning rate."""
+        return [name for name in self.space if name != "learning_rate"]
+
+    def build(
+        self, learning_rate: Any, total_steps: Any, **options: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation for a run of `total_steps` steps; `options` are arguments of the rule."""
         if self.weight_decay is not None and "weight_decay" in self.entry.signature.parameters:
             options["weight_decay"] = self.weight_decay
         if self.schedule != CONSTANT:

@@ -91,8 +91,17 @@ def problems(
     return _some("problem", chosen)
 
 
-def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], steps: int) -> None:
+def check(
+    problem_name: str,
+    problem: Problem,
+    rules: Mapping[str, Contestant],
+    steps: int,
+    *,
+    tuned: Callable[[Contestant], Iterable[str]] = lambda contestant: (),
+) -> None:
     """Traces one step of every optimizer on a problem, and computes the loss that it starts from.
+
+    The arguments that `tuned` names of an optimizer are then numbers that only the run knows.
 
     Raises:
       UserError: if the problem or an optimizer cannot be traced or returns the wrong things, or
@@ -142,14 +151,14 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
         some = optzoo.GradientNorms(*[jnp.ones(steps)] * 2, *[jnp.ones((steps, 1))] * 2)
         contestant = dataclasses.replace(contestant, norms=some)
 
-        def step(learning_rate, params, batch, contestant=contestant):
-            rule = contestant.build(learning_rate, steps)
+        def step(learning_rate, options, params, batch, contestant=contestant):
+            rule = contestant.build(learning_rate, steps, **options)
             gradients, extra = problem.differentiate(params, batch)
             return rule.update(gradients, rule.init(params), params, **extra)
 
         rate = jax.ShapeDtypeStruct((), "float32")
         try:
-            jax.eval_shape(step, rate, params, batch)
+            jax.eval_shape(step, rate, dict.fromkeys(tuned(contestant), rate), params, batch)
         except Exception as error:
             raise UserError(f"optimizer {name!r} on {problem_name!r}: {one_line(error)}") from error
 

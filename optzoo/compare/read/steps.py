@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from optzoo.compare.plan.until import Until
-from optzoo.compare.read.tables import Tables
+from optzoo.compare.read.tables import Tables, setting
 
 
 def rows(results: Tables, problem: str) -> list[list[str]]:
@@ -16,7 +16,11 @@ def rows(results: Tables, problem: str) -> list[list[str]]:
         return []
     both = f"{2 * question.confidence - 1:.0%}"
     head = ["optimizer", "steps", f"crossing, {both}", "test loss", "lr", "trials", "runs"]
-    return [head, *([row["optimizer"], *_cells(row)] for row in table.to_dict("records"))]
+    lines = [head, *([row["optimizer"], *_cells(row)] for row in table.to_dict("records"))]
+    if not results.tuned:
+        return lines
+    settings = [setting(results.answers[problem, name]["options"]) for name in table["optimizer"]]
+    return [[*line, last] for line, last in zip(lines, ["other settings", *settings], strict=True)]
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -1,7 +1,9 @@
 """The results of a comparison as tables."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +13,7 @@ import pandas as pd
 from optzoo.compare.errors import UserError
 from optzoo.compare.keep.store import STORE_NAME, Run, Store
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.plan.tuners import GRID, TPE, Trial
 from optzoo.compare.plan.until import Until
 from optzoo.compare.read import metrics
 
@@ -30,6 +33,7 @@ class Tried:
       default_rate: the rule's own default learning rate.
       state_ratio: bytes of optimizer state per byte of parameters.
       step_seconds: seconds of one step of one run; NaN where it was not measured.
+      trials: the settings that the runs are of, in the order of the tuner.
     """
 
     program: str
@@ -37,6 +41,7 @@ class Tried:
     default_rate: float
     state_ratio: float
     step_seconds: float
+    trials: list[Trial] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,11 @@ class Tables:
         grids = {
             (grid.problem, grid.optimizer): Tried(
                 grid.program,
-                store.find(grid.program, grid.rates, seeds),
+                store.find(grid.program, grid.trials, seeds),
                 grid.default_rate,
                 grid.state_ratio,
                 store.cost(grid.program),
+                grid.trials,
             )
             for grid in chosen
         }
@@ -93,14 +99,26 @@ class Tables:
         present = {problem for problem, _ in self.grids}
         return [name for name in self.about["problems"] if name in present]
 
+    @property
+    def tuner(self) -> str:
+        """What chose the settings."""
+        return self.about.get("tuner", GRID)
+
+    @cached_property
+    def tuned(self) -> list[str]:
+        """The arguments that were tuned beside the learning rate, of any optimizer."""
+        trials = chain.from_iterable(tried.trials for tried in self.grids.values())
+        return list(dict.fromkeys(name for trial in trials for name, _ in trial.options))
+
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row a run: its problem, optimizer, learning rate and seed, and what it was worth.
 
-        `multiple` is the learning rate over the rule's own default; `validation_*` come from the
-        validation split, `test_*` from the test split, both after the last step; `seconds` is
-        what the steps alone take on the machine that ran them, with the other runs beside it. See
-        `metrics.run_metrics` for the others.
+        No two settings of an optimizer share a learning rate; what else was tuned has columns of
+        its own. `multiple` is the learning rate over the rule's own default; `validation_*` come
+        from the validation split, `test_*` from the test split, both after the last step; `seconds`
+        is what the steps alone take on the machine that ran them, with the other runs beside it.
+        See `metrics.run_metrics` for the others.
         """
         rows = []
         for (problem, optimizer), tried in self.grids.items():
@@ -111,6 +129,7 @@ class Tables:
                     "optimizer": optimizer,
                     "learning_rate": run.rate,
                     "multiple": float(f"{run.rate / tried.default_rate:.3g}"),
+                    **run.options,
                     "seed": run.seed,
                     "steps": details["steps"],
                     "initial_loss": run.curves["loss"][0],
@@ -126,12 +145,12 @@ class Tables:
     def table(self) -> pd.DataFrame:
         """One row a problem and optimizer, at the learning rate with the best validation loss.
 
-        Beside that rate: mean and spread of the test loss over the seeds; `rank` among the
-        optimizers on this problem, `rank_untuned` the same at everybody's own default rate; `edge`
-        where the best rate is the outermost one tried; `usable` of `tried` rates came within a
-        tenth of the best one's progress; `solved`, the share of seeds that reached the target, and
-        `steps_to_target`, their median if all did; `step_seconds` and `state_ratio`, what a step
-        and its state cost; `diverged`, the share of all its runs.
+        Beside that rate, and what else was tuned: mean and spread of the test loss over the seeds;
+        `rank` among the optimizers on this problem, `rank_untuned` the same at everybody's own
+        default rate; `edge` where the best rate is the outermost one of a grid; `usable` of `tried`
+        settings came within a tenth of the best one's progress; `solved`, the share of seeds that
+        reached the target, and `steps_to_target`, their median if all did; `step_seconds` and
+        `state_ratio`, what a step and its state cost; `diverged`, the share of all its runs.
         """
         rows = [self._row(key, group) for key, group in self.frame.groupby(PAIR, sort=False)]
         table = pd.DataFrame(rows)
@@ -150,7 +169,8 @@ class Tables:
         rate = means.idxmin()
         at_best = group[group["learning_rate"] == rate]
         untuned = group[group["multiple"] == 1]
-        outermost = len(means) > 1 and rate in (means.index[0], means.index[-1])
+        ends = means.index[0], means.index[-1]
+        outermost = self.tuner == GRID and len(means) > 1 and rate in ends
         tried = self.grids[key]
         row = dict(zip(PAIR, key, strict=True)) | {
             "learning_rate": rate,
@@ -168,6 +188,7 @@ class Tables:
             "tests_untuned": untuned["test_loss"].to_numpy() if len(untuned) else None,
         }
         scores = [c for c in group if c.startswith(("test_", "validation_"))]
+        row |= {name: at_best[name].iloc[0] for name in self.tuned}
         return row | {column: at_best[column].mean() for column in scores}
 
     @cached_property
@@ -243,7 +264,11 @@ class Tables:
 
     @cached_property
     def budgets(self) -> pd.DataFrame:
-        """Expected share of the possible progress after k trials of learning rates (the index)."""
+        """Expected share of the possible progress after k trials (the index).
+
+        Expected over all orders of the trials; but TPE's have an order, and each its reason, so
+        that theirs is the share that they came to.
+        """
         curves: dict[str, list[np.ndarray]] = {}
         for problem in self.problems:
             details, losses = self.about["problems"][problem], self._losses(problem)
@@ -253,7 +278,13 @@ class Tables:
             for name, (validation, test) in losses.items():
                 made = metrics.progress(test, start, lowest, details["target"]).mean(axis=1)
                 choice = np.where(np.isfinite(validation), validation, np.inf).mean(axis=1)
-                curves.setdefault(name, []).append(metrics.expected_best(choice, made))
+                if self.tuner.startswith(TPE):
+                    rates = [trial.rate for trial in self.grids[problem, name].trials]
+                    order = np.argsort(np.argsort(rates))
+                    curve = metrics.best_so_far(choice[order], made[order])
+                else:
+                    curve = metrics.expected_best(choice, made)
+                curves.setdefault(name, []).append(curve)
         longest = min(len(curve) for parts in curves.values() for curve in parts)
         means = {
             name: np.mean([part[:longest] for part in parts], axis=0)
@@ -308,6 +339,12 @@ class Tables:
         """The best-ranked optimizer of every problem."""
         order = self.table.sort_values(["rank", "test_loss"]).groupby("problem")["optimizer"]
         return order.first().reindex(self.problems).to_dict()
+
+
+def setting(options: Mapping[str, float]) -> str:
+    """Tuned arguments in words, but for those that an optimizer does not have."""
+    words = {name.replace("_", " "): value for name, value in options.items()}
+    return ", ".join(f"{name} {value:.4g}" for name, value in words.items() if value == value)
 
 
 def results(path: str | Path) -> pd.DataFrame:

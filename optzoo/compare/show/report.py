@@ -17,14 +17,16 @@ from plotly.offline import get_plotlyjs
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.plan.grid import MAX_GROWTH
+from optzoo.compare.plan.tuners import GRID
 from optzoo.compare.read import pairing, steps
-from optzoo.compare.read.tables import Tables
+from optzoo.compare.read.tables import Tables, setting
 from optzoo.compare.read.verdict import aligned, verdict
 from optzoo.compare.show import export
 from optzoo.compare.show.figures.charts import BY_PROBLEM, OVERALL
 from optzoo.compare.show.figures.form import colours
 from optzoo.compare.show.figures.paths import path_chart
 from optzoo.compare.show.figures.problem import loss_curves, rate_curves
+from optzoo.registry import MULTIPLES
 
 T = TypeVar("T", bound=Tables)
 
@@ -185,6 +187,7 @@ def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
     extra = [column for column in extra if table[column].notna().any()]
     head = ["optimizer", "rank", "best rate", "× default", "test loss", "± seeds"]
     head += [column.replace("_", " ") for column in extra]
+    head += ["other settings"] if results.tuned else []
     head += ["solved", "steps to target", "µs a step", "state", "diverged", "progress by rate"]
     rows = []
     for row in table.to_dict("records"):
@@ -197,6 +200,7 @@ def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
             _number(row["test_loss"]),
             _number(row["test_spread"], ".2g"),
             *(_number(row[column]) for column in extra),
+            *([escape(setting({name: row[name] for name in results.tuned}))] * bool(results.tuned)),
             f"{row['solved']:.0%}",
             _number(row["steps_to_target"], ".0f"),
             _number(1e6 * row["step_seconds"]),
@@ -262,7 +266,14 @@ def _protocol(results: Tables) -> str:
     about = results.about
     values = ", ".join(f"{value:.3g}" for value in about["grid"]["values"])
     grid = f"learning rates {values}, the same for everybody"
-    if about["grid"]["relative"]:
+    if results.tuner != GRID:
+        grid = (
+            f"{results.tuner}: so many settings for everybody, of the learning rate from "
+            f"{MULTIPLES.low:.2g} to {MULTIPLES.high:.2g} times the rule's own default and of "
+            "weight decay, b1, b2 and what else the rule declares ranges for. Random ones are the "
+            "same shares of the ranges for all; TPE chooses eight at a time after eight random ones"
+        )
+    elif about["grid"]["relative"]:
         grid = (
             f"the rule's own default times {values}; while the best is the outermost, as many more "
             f"on that side, at most {MAX_GROWTH} times; where it still is, the table says “edge”"
@@ -271,13 +282,13 @@ def _protocol(results: Tables) -> str:
     if about["weight_decay"] is not None:
         decay = f"{about['weight_decay']:g} for every rule that has it"
     items = {
-        "Learning rates": grid,
+        "Tuning": grid,
         "Seeds": f"{about['seeds']}; equal seeds start at equal parameters and see equal batches",
         "Schedule": f"{' and '.join(about['schedules'])}; cosine is a linear warm-up over a tenth "
         "of the steps and cosine decay to zero; rules that own a schedule keep it and are told the "
         "number of steps",
         "Weight decay": decay,
-        "Choice": "the learning rate with the lowest mean validation loss after the last step",
+        "Choice": "the setting with the lowest mean validation loss after the last step",
         "Data": "batches come from the training split; the validation split chooses, the test "
         "split is only reported",
         "Ranking": "by mean rank over the problems; the seeds are drawn anew a thousand times, "
@@ -289,8 +300,8 @@ def _protocol(results: Tables) -> str:
         **_until_protocol(results),
         "Costs": "a step is timed alone, with all runs of its grid side by side, without "
         "evaluation; state is bytes of optimizer state per byte of parameters",
-        "Usable rates": "how many of the tried rates come within a tenth of the optimizer's best "
-        "progress from the start",
+        "Usable rates": "how many of the tried settings come within a tenth of the optimizer's "
+        "best progress from the start",
         "Diverged": "ended above the loss that the run started from, or at no finite loss",
         "Everything else": "at each rule's defaults; rules that average are evaluated at their "
         "averages",

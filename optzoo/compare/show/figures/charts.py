@@ -57,9 +57,10 @@ OVERALL = {
     ),
     "budget": Chart(
         budget_chart,
-        "Expected progress after so many trials of learning rates",
+        "Expected progress after so many trials",
         "What tuning buys: the share of the possible progress to expect of the best of so many "
-        "learning rates, drawn at random from those tried. Flat and high is easy to tune.",
+        "trials, drawn at random from those made (TPE's in their order). Flat and high is easy to "
+        "tune.",
     ),
 }
 BY_PROBLEM = {

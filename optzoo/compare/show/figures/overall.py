@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.plan.tuners import GRID
 from optzoo.compare.read.tables import FACTORS, Tables
 from optzoo.compare.read.verdict import aligned
 from optzoo.compare.show.figures.form import (
@@ -112,12 +113,12 @@ def profile_chart(results: Tables) -> dict[str, Any]:
 
 
 def budget_chart(results: Tables) -> dict[str, Any]:
-    """Expected share of the possible progress after so many random trials of learning rates."""
+    """Expected share of the possible progress after so many trials."""
     budgets = results.budgets
     axis = {
-        "title": {"text": "learning rates tried"},
+        "title": {"text": "learning rates tried" if results.tuner == GRID else "trials"},
         "range": [1, max(2, len(budgets))],
-        "dtick": 1,
+        "dtick": max(1, len(budgets) // 8),
     }
     return _lines(results, budgets, axis, "share of the progress", "linear")
 
