@@ -118,6 +118,8 @@ class Entry:
       traits: what the signature does not tell; see `Trait`.
       kind: "optimizer", "wrapper" or "schedule".
       default: whether it belongs to a comparison that names no optimizers.
+      gradients: how many gradients (forward and backward passes of the same batch) a step costs; of
+        a wrapper, how many around a rule that takes one.
       ranges: where to look for good values of its arguments, beside and instead of `RANGES`; None
         for what is not to be tuned.
     """
@@ -132,6 +134,7 @@ class Entry:
     traits: frozenset[Trait]
     kind: Kind = "optimizer"
     default: bool = False
+    gradients: int = 1
     ranges: Mapping[str, Range | None] = field(default_factory=dict)
 
     @property
@@ -310,6 +313,7 @@ class Declaration:
         url: str | None = None,
         traits: tuple[Trait, ...] = (),
         default: bool = False,
+        gradients: int = 1,
         ranges: Mapping[str, Range | None] | None = None,
     ) -> Callable[[F], F]:
         """Registers the factory it decorates; see `Entry` for the arguments.
@@ -324,7 +328,7 @@ class Declaration:
 
         def register(factory: F) -> F:
             facts = title, authors, year, arxiv, link, code, frozenset(traits)
-            entry = Entry(factory, *facts, kind, default, ranges or {})
+            entry = Entry(factory, *facts, kind, default, gradients, ranges or {})
             if unknown := entry.ranges.keys() - entry.signature.parameters.keys():
                 raise ValueError(f"{entry.name} has no argument {min(unknown)!r} to range over")
             REGISTRY.add(entry)

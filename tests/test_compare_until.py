@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from optzoo import compose
 from optzoo.compare import Results, UserError, run
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.compare.plan.until import FIRST_SEED, Until, lengths
@@ -134,6 +135,22 @@ def test_tuning_and_testing_share_neither_seeds_nor_data(monkeypatch):
     table = ask([descent], problem=plane(lead=3.0)).until
     assert table["steps"].tolist() == [9]
     assert used == [{0, 1}, {FIRST_SEED + i for i in range(4)}]
+
+
+def test_where_steps_cost_more_gradients_are_told(monkeypatch):
+    def twice(learning_rate=1.0):
+        return optax.sgd(learning_rate)
+
+    entry = dataclasses.replace(unpublished(twice), gradients=2)
+    monkeypatch.setitem(compose.BASELINES, "twice", entry)
+    results = ask([descent, "twice"])
+    table = results.until.set_index("optimizer")
+    assert table[["steps", "gradients"]].to_numpy().tolist() == [[6, 6], [6, 12]]
+    assert "the fewest gradients: descent 6 (over 5), twice 12 (over 10)" in " ".join(
+        verdict(results)
+    )
+    assert "| twice | 6 | 12 | 5–6 |" in told.markdown(results)
+    assert results.plot_until("plane").layout.xaxis.title.text == "gradients"
 
 
 def test_what_is_known_is_not_computed_again(tmp_path):

@@ -25,7 +25,7 @@ from optzoo.compare.keep.kept import Kept
 from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
-from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants
+from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants, paced
 from optzoo.compare.plan.grid import DEFAULT, Grid
 from optzoo.compare.plan.tuners import GridSearch, Trial, Tuner, tuner as named_tuner
 from optzoo.compare.plan.until import Until
@@ -80,7 +80,8 @@ def run(
       weight_decay: held at this value for every rule that has the argument. Default: each rule's
         own.
       seeds: how many seeds; runs with the same seed start equal and see the same batches.
-      steps: steps of a run. Default: the problem's own number.
+      steps: gradients that a run may spend, and so its steps, unless they cost more than one each:
+        SAM's cost two, and it takes half as many. Default: the problem's own number.
       record: "norms" keeps the l1 and l2 norm of every step's gradient with each run; a later
         comparison in the same folder makes the schedule of what ends in "+refined" of them. It
         takes those of the best rate, averaged over the seeds.
@@ -202,7 +203,8 @@ class _Fill:
         self.until = until
         steps = steps or problem.steps
         if contestant.refines:
-            contestant = replace(contestant, norms=self._recorded(contestant.refines, steps))
+            taken = int(paced([steps], contestant.gradients(problem))[0])
+            contestant = replace(contestant, norms=self._recorded(contestant.refines, taken))
         tuned = tuner.tuned(contestant)
         self.sweep = Sweep(problem, contestant, steps, norms=norms, tuned=tuned)
         self.kept = Kept(store, self.sweep)
@@ -254,10 +256,9 @@ class _Fill:
             tried += trials
             means = self.kept.losses(trials, self.seeds)[..., -2].mean(axis=1)
             losses += np.where(np.isnan(means), np.inf, means).tolist()
-        program, ratio = self.sweep.fingerprint, self.sweep.state_ratio
-        self.store.choose(
-            Chosen(self.task, self.rule, program, contestant.default_rate, tried, ratio)
-        )
+        program, default = self.sweep.fingerprint, contestant.default_rate
+        costs = self.sweep.state_ratio, self.sweep.gradients
+        self.store.choose(Chosen(self.task, self.rule, program, default, tried, *costs))
         computed, reused = self.kept.computed, len(tried) * len(self.seeds) - self.kept.computed
         if self.until:
             found, more = answer(self.until, self.kept, tried, self.seeds)

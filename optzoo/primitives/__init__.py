@@ -136,9 +136,11 @@ from optzoo.primitives.schedules import (
     rectification as rectification,
 )
 from optzoo.primitives.second import (
+    ascend_then_descend as ascend_then_descend,
     flood as flood,
     second_gradient as second_gradient,
 )
+from optzoo.primitives.selection import top_entries as top_entries
 from optzoo.primitives.spikes import (
     clip_spikes as clip_spikes,
     clip_to_average_peak as clip_to_average_peak,

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 Tree = Any
+Key = int | jax.Array
 Mask = Tree | Callable[[Tree], Tree] | None
 DType = jax.typing.DTypeLike | None
 Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
@@ -82,7 +83,7 @@ def real(count: jax.Array) -> jax.Array:
     return count.astype(float)
 
 
-def random_key(key: int | jax.Array) -> jax.Array:
+def random_key(key: Key) -> jax.Array:
     """A `jax.random` key as it is; for an integer seed, traced or not, the key of that seed."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return jnp.asarray(key) if typed or np.ndim(key) else jax.random.key(key)

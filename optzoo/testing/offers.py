@@ -2,13 +2,12 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
-Tree = Any
 
-
-def offers(params: Tree, gradients: Tree) -> dict[str, Any]:
+def offers(params: chex.ArrayTree, gradients: chex.ArrayTree) -> dict[str, Any]:
     """Every extra argument that a rule may need, for parameters and their gradients.
 
     All belong to one loss, 1 + ⟨gradient, move⟩ + ½|move|², whose gradient at `params` is

@@ -25,12 +25,14 @@ FUNCTIONS: dict[str, dict] = {}
 FITS: dict[str, dict] = {}
 SCHEDULES: dict[str, dict] = {}
 BATCHES: dict[str, dict] = {}
+BLOCKS: dict[str, dict] = {}
 KINDS = {
     "configurations": CONFIGURATIONS,
     "functions": FUNCTIONS,
     "fits": FITS,
     "schedules": SCHEDULES,
     "batches": BATCHES,
+    "blocks": BLOCKS,
 }
 for family in sorted(HERE.glob("*/index.json")):
     index = json.loads(family.read_text(encoding="utf-8"))

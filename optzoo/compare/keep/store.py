@@ -14,7 +14,7 @@ from optzoo.compare.plan.tuners import Trial
 from optzoo.plugins import one_line
 
 STORE_NAME = "results.sqlite"
-VERSION = 2
+VERSION = 3
 SCHEMA = """
 CREATE TABLE run (
   program TEXT, rate REAL, seed INTEGER, curves TEXT, final TEXT,
@@ -24,18 +24,15 @@ CREATE TABLE cost (program TEXT PRIMARY KEY, seconds REAL);
 CREATE TABLE comparison (id INTEGER PRIMARY KEY, about TEXT);
 CREATE TABLE chosen (
   comparison INTEGER, problem TEXT, optimizer TEXT, program TEXT, default_rate REAL, rates TEXT,
-  state_ratio REAL,
+  state_ratio REAL, gradients INTEGER,
+  PRIMARY KEY (comparison, problem, optimizer)
+);
+CREATE TABLE answer (
+  comparison INTEGER, problem TEXT, optimizer TEXT, found TEXT,
   PRIMARY KEY (comparison, problem, optimizer)
 );
 """
-# Not part of the schema, so that folders without it can be used further.
-ANSWERS = """
-CREATE TABLE IF NOT EXISTS answer (
-  comparison INTEGER, problem TEXT, optimizer TEXT, found TEXT,
-  PRIMARY KEY (comparison, problem, optimizer)
-)
-"""
-COLUMNS = "problem, optimizer, program, default_rate, rates, state_ratio"
+COLUMNS = "problem, optimizer, program, default_rate, rates, state_ratio, gradients"
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,7 @@ class Chosen:
       default_rate: the rule's own learning rate.
       trials: what was tried, in the order of the tuner.
       state_ratio: bytes of optimizer state per byte of parameters.
+      gradients: how many gradients a step costs.
     """
 
     problem: str
@@ -76,6 +74,7 @@ class Chosen:
     default_rate: float
     trials: list[Trial]
     state_ratio: float
+    gradients: int
 
 
 class Store:
@@ -113,8 +112,6 @@ class Store:
                 for statement in SCHEMA.split(";"):
                     database.execute(statement)
                 database.execute(f"PRAGMA user_version = {VERSION}")
-            if version in (0, VERSION):
-                database.execute(ANSWERS)
         if version not in (0, VERSION):
             age = "a newer" if version > VERSION else "an older"
             raise UserError(
@@ -217,8 +214,8 @@ class Store:
         trials = [[t.rate, dict(t.options)] if t.options else t.rate for t in grid.trials]
         with self._transaction() as database:
             database.execute(
-                "INSERT OR REPLACE INTO chosen VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (self._comparison, *row, json.dumps(trials), grid.state_ratio),
+                "INSERT OR REPLACE INTO chosen VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (self._comparison, *row, json.dumps(trials), grid.state_ratio, grid.gradients),
             )
 
     def answer(self, problem: str, optimizer: str, found: dict[str, Any]) -> None:
@@ -282,9 +279,9 @@ def _variant(program: str, options: Mapping[str, float], length: int | None) -> 
 
 
 def _chosen(row: tuple[Any, ...]) -> Chosen:
-    problem, optimizer, program, default_rate, kept, state_ratio = row
+    problem, optimizer, program, default_rate, kept, *costs = row
     trials = [_trial(one) for one in json.loads(kept)]
-    return Chosen(problem, optimizer, program, default_rate, trials, state_ratio)
+    return Chosen(problem, optimizer, program, default_rate, trials, *costs)
 
 
 def _trial(kept: Any) -> Trial:

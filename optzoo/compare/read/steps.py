@@ -14,28 +14,34 @@ def rows(results: Tables, problem: str) -> list[list[str]]:
     table = table[table["problem"] == problem]
     if question is None or table.empty:
         return []
-    both = f"{2 * question.confidence - 1:.0%}"
-    head = ["optimizer", "steps", f"crossing, {both}", "test loss", "lr", "trials", "runs"]
-    lines = [head, *([row["optimizer"], *_cells(row)] for row in table.to_dict("records"))]
-    if not results.tuned:
-        return lines
-    settings = [setting(results.answers[problem, name]["options"]) for name in table["optimizer"]]
-    return [[*line, last] for line, last in zip(lines, ["other settings", *settings], strict=True)]
+    cells = [_cells(results, question, row) for row in table.to_dict("records")]
+    head = [name for name in cells[0] if any(row[name] for row in cells)]
+    return [head, *([row[name] for name in head] for row in cells)]
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(results: Tables, question: Until, row: dict[str, Any]) -> dict[str, str]:
+    problem, name = row["problem"], row["optimizer"]
+    costly = unit(results, problem) == "gradients"
     crossing = f"over {row['short']}" if row["short"] else "–"
     if row["outcome"] == "reached":
         crossing = f"{row['short']}–{row['steps']}"
     loss = f"{row['loss']:.4g} ({row['loss_low']:.4g}–{row['loss_high']:.4g})"
-    return [
-        _steps(row),
-        crossing,
-        "–" if row["outcome"] == "diverged" else loss,
-        f"{row['learning_rate']:.3g}",
-        str(row["trials"]),
-        "each length" if row["re_run"] else "one",
-    ]
+    return {
+        "optimizer": name,
+        "steps": _steps(row),
+        "gradients": ("–" if pd.isna(row["gradients"]) else f"{row['gradients']}") * costly,
+        f"crossing, {2 * question.confidence - 1:.0%}": crossing,
+        "test loss": "–" if row["outcome"] == "diverged" else loss,
+        "lr": f"{row['learning_rate']:.3g}",
+        "trials": str(row["trials"]),
+        "runs": "each length" if row["re_run"] else "one",
+        "other settings": setting(results.answers[problem, name]["options"]),
+    }
+
+
+def unit(results: Tables, problem: str) -> str:
+    """What rules are told apart by: "gradients" where a step of any costs more than one."""
+    return "gradients" if max(results.step_cost(problem).values(), default=1) > 1 else "steps"
 
 
 def _steps(row: dict[str, Any]) -> str:
@@ -83,12 +89,12 @@ def sentence(results: Tables, problem: str) -> str:
     lead = f"To a test loss of {question.target:g} on {problem}"
     if reached.empty:
         return f"{lead}, nobody is shown to get in {table['tested'].max()} steps."
-    told = [f"{row.optimizer} {_span(row)}" for row in reached.head(3).itertuples()]
+    counted, costs = unit(results, problem), results.step_cost(problem)
+    told = []
+    for row in reached.head(3).itertuples():
+        cost = costs[row.optimizer]
+        over = f" (over {row.short * cost})" if row.short else ""
+        told.append(f"{row.optimizer} {row.steps * cost}{over}")
     others = len(table) - len(reached)
     missing = f"; {others} not shown to get there" if others else ""
-    return f"{lead}, the fewest steps: {', '.join(told)}{missing}."
-
-
-def _span(row: Any) -> str:
-    assert not pd.isna(row.steps)
-    return f"{row.steps} (over {row.short})" if row.short else f"{row.steps}"
+    return f"{lead}, the fewest {counted}: {', '.join(told)}{missing}."

@@ -13,6 +13,7 @@ import pandas as pd
 from optzoo.compare.errors import UserError
 from optzoo.compare.keep.store import STORE_NAME, Run, Store
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.plan.contestants import paced
 from optzoo.compare.plan.tuners import GRID, TPE, Trial
 from optzoo.compare.plan.until import Until
 from optzoo.compare.read import metrics
@@ -32,6 +33,7 @@ class Tried:
       runs: its runs.
       default_rate: the rule's own default learning rate.
       state_ratio: bytes of optimizer state per byte of parameters.
+      gradients: how many gradients a step costs.
       step_seconds: seconds of one step of one run; NaN where it was not measured.
       trials: the settings that the runs are of, in the order of the tuner.
     """
@@ -40,6 +42,7 @@ class Tried:
     runs: list[Run]
     default_rate: float
     state_ratio: float
+    gradients: int
     step_seconds: float
     trials: list[Trial] = field(default_factory=list)
 
@@ -86,6 +89,7 @@ class Tables:
                 store.find(grid.program, grid.trials, seeds),
                 grid.default_rate,
                 grid.state_ratio,
+                grid.gradients,
                 store.cost(grid.program),
                 grid.trials,
             )
@@ -115,30 +119,36 @@ class Tables:
         """One row a run: its problem, optimizer, learning rate and seed, and what it was worth.
 
         No two settings of an optimizer share a learning rate; what else was tuned has columns of
-        its own. `multiple` is the learning rate over the rule's own default; `validation_*` come
-        from the validation split, `test_*` from the test split, both after the last step; `seconds`
-        is what the steps alone take on the machine that ran them, with the other runs beside it.
-        See `metrics.run_metrics` for the others.
+        its own. `multiple` is the learning rate over the rule's own default; `gradients` are the
+        forward and backward passes spent, which are the same for all, and `steps` what they paid
+        for; `gradients_to_target` those up to the target; `validation_*` come from the validation
+        split, `test_*` from the test split, both after the last step; `seconds` is what the steps
+        alone take on the machine that ran them, with the other runs beside it. See
+        `metrics.run_metrics` for the others.
         """
         rows = []
         for (problem, optimizer), tried in self.grids.items():
             details = self.about["problems"][problem]
+            marks = paced(details["checkpoints"], tried.gradients)
+            steps = int(marks[-1])
             for run in tried.runs:
-                row = {
+                row: dict[str, Any] = {
                     "problem": problem,
                     "optimizer": optimizer,
                     "learning_rate": run.rate,
                     "multiple": float(f"{run.rate / tried.default_rate:.3g}"),
                     **run.options,
                     "seed": run.seed,
-                    "steps": details["steps"],
+                    "steps": steps,
+                    "gradients": steps * tried.gradients,
                     "initial_loss": run.curves["loss"][0],
                 }
                 losses = run.curves["loss"]
-                row |= metrics.run_metrics(losses, details["checkpoints"], details["target"])
+                row |= metrics.run_metrics(losses, marks, details["target"])
+                row["gradients_to_target"] = row["steps_to_target"] * tried.gradients
                 row |= {f"validation_{k}": curve[-1] for k, curve in run.curves.items()}
                 row |= {f"test_{k}": value for k, value in run.final.items()}
-                rows.append(row | {"seconds": details["steps"] * tried.step_seconds})
+                rows.append(row | {"seconds": steps * tried.step_seconds})
         return pd.DataFrame(rows)
 
     @cached_property
@@ -149,8 +159,9 @@ class Tables:
         `rank` among the optimizers on this problem, `rank_untuned` the same at everybody's own
         default rate; `edge` where the best rate is the outermost one of a grid; `usable` of `tried`
         settings came within a tenth of the best one's progress; `solved`, the share of seeds that
-        reached the target, and `steps_to_target`, their median if all did; `step_seconds` and
-        `state_ratio`, what a step and its state cost; `diverged`, the share of all its runs.
+        reached the target, and `steps_to_target` and `gradients_to_target`, their median if all
+        did; `gradients`, what a run spends in its `steps`; `step_seconds` and `state_ratio`, what a
+        step and its state cost; `diverged`, the share of all its runs.
         """
         rows = [self._row(key, group) for key, group in self.frame.groupby(PAIR, sort=False)]
         table = pd.DataFrame(rows)
@@ -178,7 +189,12 @@ class Tables:
             "edge": outermost,
             "test_spread": at_best["test_loss"].std() if len(at_best) > 1 else 0.0,
             "solved": at_best["steps_to_target"].notna().mean(),
-            "steps_to_target": at_best["steps_to_target"].median(skipna=False),
+            "steps": at_best["steps"].iloc[0],
+            "gradients": at_best["gradients"].iloc[0],
+            **{
+                column: at_best[column].median(skipna=False)
+                for column in ("steps_to_target", "gradients_to_target")
+            },
             "step_seconds": tried.step_seconds,
             "state_ratio": tried.state_ratio,
             "usable": metrics.usable(group["initial_loss"].mean(), means),
@@ -200,8 +216,9 @@ class Tables:
         `ties`, neither is ahead in 95 % of the resamples; `place` is one more than the number of
         those that are so far ahead. `rank_untuned` is the same as `rank` at default learning
         rates; `solved` the share of seeds and problems that reached the target; `speed` how many
-        times fewer steps that took than the reference AdamW needed, as a geometric mean over the
-        problems that both solved.
+        times fewer gradients that took than the reference AdamW needed, as a geometric mean over
+        the problems that both solved; `step_gradients` how many a step costs, on average over the
+        problems.
         """
         table = self.table
         resampled = metrics.bootstrap([self._losses(problem) for problem in self.problems])
@@ -209,10 +226,12 @@ class Tables:
         grouped = table.groupby("optimizer")
         columns = {name: (name, "mean") for name in ("solved", "usable", "diverged", "state_ratio")}
         ranking = grouped.agg(**columns, edge=("edge", "sum"))
+        each = (table["gradients"] / table["steps"]).groupby(table["optimizer"])
+        ranking["step_gradients"] = each.mean()
         ranking["rank"] = ranks.mean()
         ranking["rank_low"], ranking["rank_high"] = ranks.quantile(0.05), ranks.quantile(0.95)
         ranking["rank_untuned"] = self._ranks_untuned()
-        for column, unit in (("speed", "steps_to_target"), ("step_cost", "step_seconds")):
+        for column, unit in (("speed", "gradients_to_target"), ("step_cost", "step_seconds")):
             ranking[column] = np.exp(np.log(self.against_reference(unit)).mean())
         ranking["step_cost"] = 1 / ranking["step_cost"]
         ranking = ranking.sort_values(["rank", "rank_untuned"])
@@ -255,11 +274,13 @@ class Tables:
 
     @cached_property
     def profiles(self) -> pd.DataFrame:
-        """Share of problems and seeds solved within a multiple (the index) of the fewest steps."""
+        """Share of problems and seeds solved within a multiple of the fewest gradients (index)."""
         best = self.frame.merge(self.table[[*PAIR, "learning_rate"]], on=[*PAIR, "learning_rate"])
-        steps = best.pivot(index=["problem", "seed"], columns="optimizer", values="steps_to_target")
+        spent = best.pivot(
+            index=["problem", "seed"], columns="optimizer", values="gradients_to_target"
+        )
         return pd.DataFrame(
-            metrics.profile({name: steps[name] for name in steps}, FACTORS), FACTORS
+            metrics.profile({name: spent[name] for name in spent}, FACTORS), FACTORS
         )
 
     @cached_property
@@ -298,19 +319,25 @@ class Tables:
         asked = self.about.get("until")
         return Until(**asked) if asked else None
 
+    def step_cost(self, problem: str) -> dict[str, int]:
+        """The gradients that a step of everybody costs on a problem."""
+        return {
+            name: one.gradients for (where, name), one in self.grids.items() if where == problem
+        }
+
     @cached_property
     def until(self) -> pd.DataFrame:
         """One row a problem and optimizer: how many steps brought the mean test loss down enough.
 
         `steps`, a whole number or missing, is the smallest number of steps whose mean is shown to
-        be below the target, `short` the largest that is shown to be too few (0 where none is);
-        between them lies the place where the mean crosses the target. `outcome` is "reached", "not
-        reached" (shown to be at the target or above at `tested`), "not shown" (neither) or
-        "diverged". `tested` is the length that the other columns are about, `steps` or the longest
-        tried: `loss`, the mean there, and `loss_low` and `loss_high`, its one-sided bounds. Then
-        the chosen `learning_rate`, the number of `trials` that it was chosen from, the test
-        `seeds`, and `re_run`, whether every length had runs of its own. The fewest steps first,
-        then the lowest loss. `optzoo.compare.plan.until.Until` has the statistics.
+        be below the target, and `gradients` what they cost; `short` is the largest that is shown to
+        be too few (0 where none is). Between the two the mean crosses the target. `outcome` is
+        "reached", "not reached" (shown to be at the target or above at `tested`), "not shown"
+        (neither) or "diverged". `tested` is the length that the other columns are about, `steps` or
+        the longest tried: `loss`, the mean there, and `loss_low` and `loss_high`, its one-sided
+        bounds. Then the chosen `learning_rate`, the number of `trials` that it was chosen from, the
+        test `seeds`, and `re_run`, whether every length had runs of its own. The fewest gradients
+        first, then the lowest loss. `optzoo.compare.plan.until.Until` has the statistics.
         """
         question = self.question
         rows = []
@@ -327,13 +354,24 @@ class Tables:
             rows.append(
                 dict(zip(PAIR, key, strict=True))
                 | {name: found[name] for name in ("steps", "short", "learning_rate", "trials")}
+                | {"gradients": found["steps"] and found["steps"] * self.grids[key].gradients}
                 | {"outcome": outcome, "tested": tested, "loss": mean, "loss_low": low}
                 | {"loss_high": high, "seeds": question.seeds, "re_run": found["re_run"]}
             )
-        columns = [*PAIR, "steps", "short", "outcome", "tested", "loss", "loss_low", "loss_high"]
+        columns = [
+            *PAIR,
+            "steps",
+            "gradients",
+            "short",
+            "outcome",
+            "tested",
+            "loss",
+            "loss_low",
+            "loss_high",
+        ]
         columns += ["learning_rate", "trials", "seeds", "re_run"]
-        table = pd.DataFrame(rows, columns=columns).astype({"steps": "Int64"})
-        return table.sort_values(["problem", "steps", "loss"], ignore_index=True)
+        table = pd.DataFrame(rows, columns=columns).astype({"steps": "Int64", "gradients": "Int64"})
+        return table.sort_values(["problem", "gradients", "loss"], ignore_index=True)
 
     def best(self) -> dict[str, str]:
         """The best-ranked optimizer of every problem."""

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import optzoo
 from optzoo.compare.machine import agree, available, compiler_options
-from optzoo.compare.plan.contestants import Contestant
+from optzoo.compare.plan.contestants import Contestant, paced
 from optzoo.compare.plan.tuners import Trial
 from optzoo.compare.work.fingerprint import Fingerprint, fingerprint
 from optzoo.problems import Problem
@@ -35,7 +35,7 @@ Cell = tuple[Trial, int]
 
 
 def checkpoints(steps: int, *, path: bool = False) -> np.ndarray:
-    """The step counts after which a run is evaluated: 0, `steps` and some between.
+    """The counts of gradients after which a run is evaluated: 0, `steps` and some between.
 
     Evenly spaced; for a path to be drawn, more of them and most at the beginning.
     """
@@ -64,17 +64,18 @@ class Sweep:
 
     The learning rate and what else is tuned are arguments of the compiled program, so further
     trials cost no second compilation. Runs with the same seed start at the same parameters and see
-    the same batches, whatever the optimizer. The runs are shared out among all devices of all
+    the same batches, whatever the optimizer. Each run spends `budget` gradients, so that a rule
+    whose steps cost two takes half as many steps. The runs are shared out among all devices of all
     processes, and go in several helpings where they would not fit into memory together.
 
     Args:
       problem: what to train on.
       contestant: what to train with.
-      steps: the length of a run.
+      budget: gradients of a run.
       norms: whether to record the norms of the gradients.
       tuned: the arguments that trials have options for, beside the learning rate.
-      marks: the step counts after which runs are evaluated, `steps` the last. Default:
-        `checkpoints`.
+      marks: the step counts after which runs are evaluated, the last one their end, in place of
+        what the budget pays for.
       told: whether the program is told the length as a number, so that `run` takes other ones.
     """
 
@@ -82,16 +83,18 @@ class Sweep:
         self,
         problem: Problem,
         contestant: Contestant,
-        steps: int,
+        budget: int,
         *,
         norms: bool = False,
         tuned: Sequence[str] = (),
         marks: Sequence[int] | None = None,
         told: bool = False,
     ) -> None:
-        self.problem, self.contestant, self.steps = problem, contestant, steps
-        usual = checkpoints(steps, path=problem.box is not None)
-        self.marks = usual if marks is None else np.asarray(marks, np.int32)
+        self.problem, self.contestant = problem, contestant
+        self.gradients = contestant.gradients(problem)
+        paid = paced(checkpoints(budget, path=problem.box is not None), self.gradients)
+        self.marks = paid if marks is None else np.asarray(marks, np.int32)
+        self.steps = int(self.marks[-1])
         self.tuned, self._norms, self._told = tuple(tuned), norms, told
         self._single = jax.jit(self._train)
         self._width, self._trial = 0, list[Cell]()

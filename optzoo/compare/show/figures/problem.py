@@ -1,10 +1,12 @@
-"""The charts of one problem: losses against steps and against learning rates."""
+"""The charts of one problem: losses against gradients and against learning rates."""
 
 from typing import Any
 
 import numpy as np
 
+from optzoo.compare.plan.contestants import paced
 from optzoo.compare.plan.tuners import GRID
+from optzoo.compare.read import steps
 from optzoo.compare.read.tables import Tables
 from optzoo.compare.show.figures.form import (
     HEIGHT,
@@ -19,13 +21,13 @@ FLOOR = 1e-9
 
 
 def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[str, Any]:
-    """Validation loss against steps, everybody at its own best learning rate.
+    """Validation loss against the gradients spent, everybody at its own best learning rate.
 
     With `clock`, against the seconds that the steps take. The best-ranked optimizers are coloured
     and named at the end of their lines, with a band that spans the seeds; the others are grey, and
     tell their names under the pointer.
     """
-    steps = results.about["problems"][problem]["checkpoints"]
+    spent = results.about["problems"][problem]["checkpoints"]
     table = results.table[results.table["problem"] == problem].set_index("optimizer")
     lines: dict[str, np.ndarray] = {}
     for name, rate in table["learning_rate"].items():
@@ -35,11 +37,15 @@ def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[s
     traces = []
     for name, curves in lines.items():
         title = f"{name}, learning rate {table['learning_rate'][name]:.3g}"
-        pace = results.grids[problem, name].step_seconds if clock else 1
-        x = [float(f"{step * pace:.4g}") for step in steps]
+        tried = results.grids[problem, name]
+        pace = tried.step_seconds if clock else 1
+        x = [
+            float(f"{count * pace:.4g}")
+            for count in (paced(spent, tried.gradients) if clock else spent)
+        ]
         if np.isfinite(pace):
             traces.append((name, title, x, np.median(curves, axis=0), curves))
-    unit = "seconds of training a run, runs side by side" if clock else "steps"
+    unit = "seconds of training a run, runs side by side" if clock else "gradients"
     longest = max((x[-1] for _, _, x, _, _ in traces), default=1)
     axis = {"title": {"text": unit}, "range": [0, longest]}
     start = float(np.nanmax(losses[:, 0]))
@@ -97,27 +103,30 @@ def _dots(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def until_rows(results: Tables, problem: str) -> dict[str, Any]:
-    """Steps to a loss: a dot at the fewest, a bar to the most that are shown to be too few.
+    """Steps to a loss: a dot at the fewest, a bar from the most that are shown to be too few.
 
-    Who does not get there has a bar to the longest run, and no dot.
+    Who does not get there has a bar to the longest run, and no dot. Where a step of any costs more
+    than one gradient, gradients are drawn in place of steps.
     """
     table = results.until
     table = table[table["problem"] == problem]
     palette, names = colours(results), table["optimizer"].tolist()
     data: list[dict[str, Any]] = []
-    longest = float(table["tested"].max())
+    unit, costs = steps.unit(results, problem), results.step_cost(problem)
+    longest = 1
     for height, row in zip(range(len(names), 0, -1), table.to_dict("records"), strict=True):
         colour = palette.get(row["optimizer"], "$muted")
         reached = row["outcome"] == "reached"
-        end = row["tested"]
-        line = {"x": [row["short"], end], "y": [height, height], "mode": "lines"}
-        told = f"{end} steps" if reached else f"{row['outcome']} at {end} steps"
+        short, end = (row[place] * costs[row["optimizer"]] for place in ("short", "tested"))
+        longest = max(longest, end)
+        line = {"x": [short, end], "y": [height, height], "mode": "lines"}
+        told = f"{end} {unit}" if reached else f"{row['outcome']} at {end} {unit}"
         data.append(line | {"line": {"color": colour, "width": 4}, "opacity": 0.45})
         if reached:
             dot = {"x": [end], "y": [height], "mode": "markers"}
             data.append(dot | {"marker": {"color": colour, "size": 9}})
         data[-1]["hovertemplate"] = f"{row['optimizer']}: {told}<extra></extra>"
-    axis = {"title": {"text": "steps"}, "range": [0, 1.03 * longest]}
+    axis = {"title": {"text": unit}, "range": [0, 1.03 * longest]}
     return named_rows(names, data, axis)
 
 
