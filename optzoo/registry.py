@@ -32,6 +32,7 @@ class Trait(enum.Enum):
         "parameters, and loss_fn=, the loss as a function of outputs"
     )
     GRADIENTS = "update needs gradients=, one for each objective along a leading axis"
+    VALUES = "update needs values=, the loss of each objective in one vector"
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -44,6 +45,7 @@ ARGUMENTS = {
     Trait.VALUE_FN: ("value_fn",),
     Trait.OUTPUTS: ("outputs_fn", "loss_fn"),
     Trait.GRADIENTS: ("gradients",),
+    Trait.VALUES: ("values",),
 }
 
 

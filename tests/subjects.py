@@ -112,6 +112,7 @@ REQUIRED: dict[str, Any] = {
     "strength": 1.0,
     "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),
     "warmup_steps": 10,
+    "weigh": primitives.equal_norms,
     "weight_decay": 0.1,
 }
 # These make a part of an update: how it joins the gradient.

@@ -129,7 +129,7 @@ def transformation(
     return checked(build)
 
 
-NUMBERS = {"value", "grad", "gradients"}
+NUMBERS = {"value", "grad", "gradients", "values"}
 """The extra arguments of `update` that are trees of numbers."""
 
 
@@ -261,6 +261,7 @@ ASKED_FOR = {
     "outputs_fn": "the model's outputs as a function of the parameters",
     "loss_fn": "the loss as a function of the outputs",
     "gradients": "one gradient for each objective, along a leading axis",
+    "values": "one loss for each objective",
 }
 """What a rule may ask `update` for beyond gradients, state and parameters."""
 
