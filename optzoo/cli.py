@@ -69,7 +69,9 @@ def _app(command: str) -> Any:
                 "--problems`.  [default: four quick ones]"
             ),
         ] = None,
-        everything: Annotated[bool, typer.Option("--all", help="All problems.")] = False,
+        everything: Annotated[
+            bool, typer.Option("--all", help="All problems but the large ones.")
+        ] = False,
         lrs: Annotated[
             str | None,
             typer.Option(
@@ -78,6 +80,14 @@ def _app(command: str) -> Any:
                 "grows on the side where the best is the outermost, up to three times."
             ),
         ] = None,
+        tuner: Annotated[
+            str,
+            typer.Option(
+                help="grid: those learning rates. random:32: so many settings of learning rate, "
+                "weight decay, b1, b2 and what else a rule has ranges for. tpe:32: as many, chosen "
+                "by Optuna."
+            ),
+        ] = "grid",
         schedule: Annotated[
             str,
             typer.Option(
@@ -104,6 +114,19 @@ def _app(command: str) -> Any:
                 "command with the same --out makes the schedule of RULE+refined."
             ),
         ] = "",
+        until: Annotated[
+            float | None,
+            typer.Option(
+                help="Also find the fewest steps that bring every rule's mean test loss below this "
+                "loss. Rules that plan to their end are run for each length tried."
+            ),
+        ] = None,
+        confidence: Annotated[
+            float, typer.Option(help="Of each one-sided test for --until.")
+        ] = 0.95,
+        test_seeds: Annotated[
+            int, typer.Option(help="Seeds that test for --until, beside those of --seeds.")
+        ] = 8,
         out: Annotated[
             Path, typer.Option(help="Folder for the results; a repeated command resumes there.")
         ] = out_default,
@@ -158,11 +181,15 @@ def _app(command: str) -> Any:
                     ["all"] if everything else _split(problems),
                     None if optimizers is None else compose.split(optimizers),
                     lrs=None if lrs is None else Grid.parse(lrs),
+                    tuner=tuner,
                     schedules=_split(schedule) or [],
                     weight_decay=weight_decay,
                     seeds=seeds,
                     steps=steps,
                     record=_split(record) or [],
+                    until=until,
+                    confidence=confidence,
+                    test_seeds=test_seeds,
                     out=out,
                     executor=executor,
                     command=command,
@@ -170,7 +197,7 @@ def _app(command: str) -> Any:
                 )
             if not machine.leads():
                 return
-            page, table = report.write(results, out)
+            written = report.write(results, out)
         except UserError as error:
             if machine.is_joined():
                 machine.leave(str(error))
@@ -180,7 +207,7 @@ def _app(command: str) -> Any:
             # What still computes is not waited for: the store holds whatever is finished.
             os._exit(130)
         terminal.show_results(results)
-        print(*map(_printable, (page, table, out)), sep="\n")
+        print(*map(_printable, (*written, out)), sep="\n")
         sys.exit(int(reporter.failed))
 
     @app.command("merge")
@@ -226,7 +253,7 @@ def _app(command: str) -> Any:
         try:
             results = Results.load(folder)
             if other is None:
-                paths = [*report.write(results, folder)]
+                paths = report.write(results, folder)
             else:
                 page, results = report.write_both(results, Results.load(other), folder, other)
                 paths = [page]

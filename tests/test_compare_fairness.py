@@ -17,6 +17,7 @@ from optzoo.compare.plan.baselines import BASELINES, REFERENCE
 from optzoo.compare.plan.contestants import contestants
 from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.plan.select import optimizers
+from optzoo.compare.plan.tuners import Trial
 from optzoo.compare.read.metrics import bootstrap, expected_best, letters, profile, progress
 from optzoo.compare.read.pairing import changes, merged
 from optzoo.compare.read.tables import Tried
@@ -190,7 +191,7 @@ def test_a_problem_that_starts_at_nan_is_refused():
 
 
 def test_runs_that_do_not_fit_into_memory_together_go_one_after_the_other(monkeypatch):
-    cells = [(0.1, seed) for seed in range(5)]
+    cells = [(Trial(0.1), seed) for seed in range(5)]
 
     def sweep():
         [contestant] = contestants(optimizers([descent]), ["constant"], None).values()
@@ -352,7 +353,8 @@ def test_results_are_read_back_and_exported(tmp_path):
     written = export.write(found, **files, png=tmp_path / "png")
     assert all(path.stat().st_size for path in written)
     assert len(json.loads(files["json"].read_text())) == len(found.frame)
-    overall, by_problem = len(charts.OVERALL), len(charts.BY_PROBLEM)
+    overall = len(charts.OVERALL)
+    by_problem = sum(chart.applies(found, "bowl") for chart in charts.BY_PROBLEM.values())
     assert len(list((tmp_path / "png").iterdir())) == overall + by_problem
     with pytest.raises(UserError, match="cannot write"):
         export.write(found, csv=tmp_path / "none" / "runs.csv")
@@ -368,9 +370,9 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("with_optax")
 def test_every_chart_can_be_drawn_in_a_notebook():
     easy = dataclasses.replace(bowl(), target=1.8)
-    found = run([easy], [descent, REFERENCE], lrs=[0.1], seeds=2)
+    found = run([easy], [descent, REFERENCE], lrs=[0.1], seeds=2, until=1.8, test_seeds=2)
     drawn = [found.plot_ranking(), found.plot_speed(), found.plot_profile(), found.plot_budget()]
-    drawn += [found.plot_losses("bowl"), found.plot_rates("bowl")]
+    drawn += [found.plot_losses("bowl"), found.plot_rates("bowl"), found.plot_until("bowl")]
     assert len(drawn) == len(charts.CHARTS)
     assert all(figure.data and "$" not in figure.to_json() for figure in drawn)
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -24,12 +24,16 @@ from optzoo.compare import machine
 from optzoo.compare.engines.spread import TRIES, Failure, spread
 from optzoo.compare.engines.versions import versions
 from optzoo.compare.errors import NotReused, PairFailed, UserError
+from optzoo.compare.keep.answer import answer
 from optzoo.compare.keep.folder import held
+from optzoo.compare.keep.kept import Kept
 from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
 from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants, paced
 from optzoo.compare.plan.grid import DEFAULT, Grid
+from optzoo.compare.plan.tuners import GridSearch, Trial, Tuner, tuner as named_tuner
+from optzoo.compare.plan.until import Until
 from optzoo.compare.show.notebook import Results
 from optzoo.compare.work.cost import PREPARING, step_seconds
 from optzoo.compare.work.fingerprint import SETTINGS
@@ -48,11 +52,15 @@ def run(
     optimizers: Iterable[str | Callable[..., Any]] | None = None,
     *,
     lrs: Grid | Sequence[float] | None = None,
+    tuner: str = "grid",
     schedules: Sequence[str] = (CONSTANT,),
     weight_decay: float | None = None,
     seeds: int = 3,
     steps: int | None = None,
     record: Sequence[str] = (),
+    until: float | None = None,
+    confidence: float = 0.95,
+    test_seeds: int = 8,
     out: str | Path | None = None,
     executor: Executor | None = None,
     command: str = "",
@@ -72,6 +80,9 @@ def run(
       lrs: learning rates for everybody, or a `Grid`. Default: five multiples, a tenth to ten
         times, of each rule's own default (0.001 for a plug-in without one); while the best lies
         on the edge the grid grows by five more on that side, at most three times.
+      tuner: "grid" tries those; "random:32" tries so many settings of learning rate, weight decay,
+        b1, b2 and whatever else a rule has ranges for (`Entry.tunable`), drawn at random;
+        "tpe:32" lets Optuna choose them, eight at a time.
       schedules: "constant", "cosine" (linear warm-up over a tenth of the steps, then cosine decay
         to zero) or both: every rule takes part under each, except those that own their schedule.
       weight_decay: held at this value for every rule that has the argument. Default: each rule's
@@ -82,6 +93,11 @@ def run(
       record: "norms" keeps the l1 and l2 norm of every step's gradient with each run; a later
         comparison in the same folder makes the schedule of what ends in "+refined" of them. It
         takes those of the best rate, averaged over the seeds.
+      until: also find the smallest number of steps that brings every rule's mean test loss below
+        this loss; `Results.until` has the answers, `optzoo.compare.plan.until.Until` the
+        statistics.
+      confidence: of each one-sided test of that.
+      test_seeds: how many seeds test it, which have no part in the comparison itself.
       out: folder for the store, created if need be; runs that it holds already are not repeated.
         Default: results stay in memory.
       executor: what computes, one optimizer on one problem at a time: any executor of
@@ -101,11 +117,13 @@ def run(
       NotReused: where a problem or an optimizer calls what the store cannot see into, such as
         `jax.pure_callback`; its runs are repeated every time.
     """
-    grid = lrs if isinstance(lrs, Grid) else DEFAULT if lrs is None else Grid.of(list(lrs))
+    grid = lrs if isinstance(lrs, Grid) or lrs is None else Grid.of(list(lrs))
+    search = named_tuner(tuner, grid, DEFAULT)
     seeds = select.whole("seeds", seeds)
     steps = None if steps is None else select.whole("steps", steps)
     if unknown := set(record) - {"norms"}:
         raise UserError(f"cannot record {min(unknown)!r}: there are norms")
+    question = Until.asked(until, confidence, test_seeds)
     if executor is not None and machine.is_joined():
         raise UserError("joined processes share the runs among themselves, and need no executor")
     folder = Path(out) if out is not None and machine.leads() else None
@@ -116,15 +134,20 @@ def run(
         origins = select.optimizer_sources(optimizers), select.problem_sources(problems)
         entries = {name: select.optimizer(origin) for name, origin in origins[0].items()}
         rules = contestants(entries, schedules, weight_decay)
+        for name, rule in rules.items():
+            if question and rule.refines:
+                raise UserError(
+                    f"{name!r}: until needs runs of other lengths, for which no norms are recorded"
+                )
         tasks = {name: select.problem(name, origin) for name, origin in origins[1].items()}
         for name, problem in tasks.items():
-            select.check(name, problem, rules, steps or problem.steps)
+            select.check(name, problem, rules, steps or problem.steps, tuned=search.tuned)
         if folder and not exists:  # Mistakes leave no folder behind.
             stack.enter_context(held(folder))
         store = stack.enter_context(Store(folder and folder / STORE_NAME))
-        about = _about(rules, tasks, grid, seeds, steps, weight_decay, command)
+        about = _about(rules, tasks, search, seeds, steps, weight_decay, question, command)
         store.begin(about | {"workers": type(executor).__name__ if executor else ""})
-        asked = (grid, range(seeds), steps, "norms" in record)
+        asked = (search, range(seeds), steps, "norms" in record, question)
         if executor is None:
             unseen = _run_all(partial(_Fill, store, *asked), rules, tasks, progress)
         else:
@@ -177,8 +200,9 @@ def _run_all(
     return unseen
 
 
-# Learning rates, seeds, steps unless they are the problem's own, and whether to record norms.
-Asked = tuple[Grid, Sequence[int], int | None, bool]
+# What to try, seeds, steps unless they are the problem's own, whether to record norms, and what to
+# answer besides.
+Asked = tuple[Tuner, Sequence[int], int | None, bool, Until | None]
 
 
 @dataclass(frozen=True)
@@ -239,7 +263,7 @@ def _run_elsewhere(
             if isinstance(filled, Failure):
                 failed[label] = filled.reason
             else:
-                store.take(filled.kept)
+                store.take(filled.kept, unit.task, unit.rule)
                 counts = filled.counts
                 if filled.unseen:
                     unseen[label] = filled.unseen
@@ -261,15 +285,15 @@ def _units(
     optimizers: Mapping[str, select.Source],
     problems: Mapping[str, select.Source],
 ) -> list[_Unit]:
-    grid, seeds, steps, _ = asked
+    tuner, seeds, steps, *_ = asked
     settings = {name: jax.config.values[name] for name in SETTINGS}
     units = []
     for task, problem in tasks.items():
-        trained = len(grid.values) * len(seeds) * (steps or problem.steps)
-        seconds = trained * step_seconds(problem)
+        run = (steps or problem.steps) * step_seconds(problem)
         for rule, contestant in rules.items():
+            runs = len(tuner.propose(contestant, [], [])) * len(seeds)
             # What was computed before is most likely found again.
-            left = 0.0 if store.earlier(task, rule) else seconds
+            left = 0.0 if store.earlier(task, rule) else runs * run
             optimizer = optimizers[rule.removesuffix(f"+{contestant.schedule}")]
             kept = store.part(task, [rule, contestant.refines])
             origins = optimizer, problems[task]
@@ -313,22 +337,25 @@ class _Fill:
     def __init__(
         self,
         store: Store,
-        grid: Grid,
+        tuner: Tuner,
         seeds: Sequence[int],
         steps: int | None,
         norms: bool,
+        until: Until | None,
         problem: Problem,
         contestant: Contestant,
         rule: str,
         task: str,
     ) -> None:
-        self.store, self.grid, self.seeds, self.rule, self.task = store, grid, seeds, rule, task
+        self.store, self.tuner, self.seeds, self.rule, self.task = store, tuner, seeds, rule, task
+        self.until = until
         steps = steps or problem.steps
         if contestant.refines:
             taken = int(paced([steps], contestant.gradients(problem))[0])
             contestant = replace(contestant, norms=self._recorded(contestant.refines, taken))
-        self.sweep = Sweep(problem, contestant, steps, norms=norms)
-        self.computed = 0
+        tuned = tuner.tuned(contestant)
+        self.sweep = Sweep(problem, contestant, steps, norms=norms, tuned=tuned)
+        self.kept = Kept(store, self.sweep)
 
     def __call__(self) -> tuple[int, int]:
         """Computes what is missing; returns how many runs that took, and how many it spared."""
@@ -345,7 +372,7 @@ class _Fill:
         found = np.full((2, steps), np.nan)
         for grid in self.store.earlier(self.task, rule):
             by_rate: dict[float, list[Run]] = {}
-            for run in self.store.find(grid.program, grid.rates, self.seeds):
+            for run in self.store.find(grid.program, grid.trials, self.seeds):
                 if len(run.curves.get("gradient_l2", ())) == steps:
                     by_rate.setdefault(run.rate, []).append(run)
             if by_rate:
@@ -366,58 +393,26 @@ class _Fill:
         """Times a step, with nothing else going on, after new runs or where a stop prevented it."""
         program = self.sweep.fingerprint
         timed = agree(np.asarray(bool(self.store.costs(program))))
-        if self.computed or not timed:
-            rates = self.grid.rates(self.sweep.contestant.default_rate)
-            seconds = self.sweep.seconds_per_step(list(product(rates, self.seeds)))
+        if self.kept.computed or not timed:
+            first = self.tuner.propose(self.sweep.contestant, [], [])
+            seconds = self.sweep.seconds_per_step(list(product(first, self.seeds)))
             self.store.save_cost(program, machine.device(), seconds)
 
     def _fill(self) -> tuple[int, int]:
-        default = self.sweep.contestant.default_rate
-        tried: list[float] = []
-        rates = self.grid.rates(default)
-        while rates:
-            tried = sorted(tried + rates)
-            self._compute_missing(rates)
-            rates = self.grid.beyond(tried, self._best(tried))
+        contestant, tried, losses = self.sweep.contestant, list[Trial](), list[float]()
+        while trials := self.tuner.propose(contestant, tried, losses):
+            tried += trials
+            means = self.kept.losses(trials, self.seeds)[..., -2].mean(axis=1)
+            losses += np.where(np.isnan(means), np.inf, means).tolist()
+        program, default = self.sweep.fingerprint, contestant.default_rate
         costs = self.sweep.state_ratio, self.sweep.gradients
-        program = self.sweep.fingerprint
         self.store.choose(Chosen(self.task, self.rule, program, default, tried, *costs))
-        return self.computed, len(tried) * len(self.seeds) - self.computed
-
-    def _losses(self, rates: Sequence[float]) -> np.ndarray:
-        """Final validation losses as far as the store knows them, shape (rates, seeds).
-
-        NaN where a run diverged, infinity where it is missing. The first process's store counts.
-        """
-        losses = np.full((len(rates), len(self.seeds)), np.inf)
-        for run in self.store.find(self.sweep.fingerprint, rates, self.seeds):
-            loss = run.curves["loss"][-1]
-            place = rates.index(run.rate), self.seeds.index(run.seed)
-            losses[place] = loss if np.isfinite(loss) else np.nan
-        return agree(losses)
-
-    def _compute_missing(self, rates: Sequence[float]) -> None:
-        missing = np.argwhere(np.isinf(self._losses(rates)))
-        cells = [(rates[i], self.seeds[j]) for i, j in missing]
-        if not cells:
-            return
-        outcome = self.sweep.run(cells)
-        runs = [
-            Run(
-                *cell,
-                {name: values[i].tolist() for name, values in outcome.curves.items()},
-                {name: float(values[i]) for name, values in outcome.final.items()},
-                machine.device(),
-            )
-            for i, cell in enumerate(cells)
-        ]
-        self.store.save(self.sweep.fingerprint, runs)
-        self.computed += len(cells)
-
-    def _best(self, rates: Sequence[float]) -> float:
-        """The rate with the lowest mean final validation loss; divergence is infinitely bad."""
-        means = self._losses(rates).mean(axis=1)
-        return rates[int(np.argmin(np.where(np.isnan(means), np.inf, means)))]
+        computed, reused = self.kept.computed, len(tried) * len(self.seeds) - self.kept.computed
+        if self.until:
+            found, more = answer(self.until, self.kept, tried, self.seeds)
+            self.store.answer(self.task, self.rule, found)
+            computed += more
+        return computed, reused
 
 
 def _mean_loss(runs: Sequence[Run]) -> float:
@@ -429,10 +424,11 @@ def _mean_loss(runs: Sequence[Run]) -> float:
 def _about(
     rules: dict[str, Contestant],
     tasks: dict[str, Problem],
-    grid: Grid,
+    tuner: Tuner,
     seeds: int,
     steps: int | None,
     weight_decay: float | None,
+    until: Until | None,
     command: str,
 ) -> dict[str, Any]:
     """The protocol, as the report tells it."""
@@ -450,14 +446,22 @@ def _about(
     return {
         "optimizers": list(rules),
         "problems": details,
-        "grid": {"values": grid.values, "relative": grid.relative},
+        "tuner": tuner.name,
+        "grid": _grid(tuner),
         "schedules": sorted({rule.schedule for rule in rules.values()}),
         "weight_decay": weight_decay,
         "seeds": seeds,
+        "until": until and asdict(until),
         "command": command,
         "versions": _versions(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _grid(tuner: Tuner) -> dict[str, Any]:
+    """The rates of a grid; none, as multiples of the defaults, for who draws them."""
+    grid = tuner.grid if isinstance(tuner, GridSearch) else Grid((), relative=True)
+    return {"values": grid.values, "relative": grid.relative}
 
 
 def _versions() -> dict[str, str]:

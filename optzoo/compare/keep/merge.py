@@ -9,8 +9,13 @@ from optzoo.compare.keep.store import STORE_NAME, Chosen, Store
 # What makes a problem the same in two comparisons.
 SAME = ("steps", "target", "checkpoints")
 # What must be the same for optimizers to be ranked together.
-ALIKE = {"grid": "learning rates", "weight_decay": "weight decay"}
-Part = tuple[Path, dict[str, Any], list[Chosen]]
+ALIKE = {
+    "tuner": "tuner",
+    "grid": "learning rates",
+    "weight_decay": "weight decay",
+    "until": "question of --until",
+}
+Part = tuple[Path, dict[str, Any], list[Chosen], dict[tuple[str, str], dict[str, Any]]]
 
 
 def merge(first: Path, second: Path, out: Path) -> None:
@@ -36,6 +41,8 @@ def merge(first: Path, second: Path, out: Path) -> None:
             store.begin(about)
             for grid in chosen:
                 store.choose(grid)
+            for pair, found in {**parts[1][3], **parts[0][3]}.items():
+                store.answer(*pair, found)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -46,7 +53,7 @@ def _part(folder: Path) -> Part:
     if not path.is_file():
         raise UserError(f"{folder} holds no results of `optzoo compare`")
     with Store(path) as store:
-        return folder, *store.comparison()
+        return folder, *store.comparison(), store.answers()
 
 
 def _joined(first: Part, second: Part) -> tuple[dict[str, Any], list[Chosen]]:

@@ -14,7 +14,7 @@ from optzoo import compose
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.grid import FALLBACK
 from optzoo.problems import Problem
-from optzoo.registry import REGISTRY, Entry, Trait
+from optzoo.registry import MULTIPLES, REGISTRY, Entry, Range, Trait
 
 CONSTANT = "constant"
 
@@ -48,6 +48,25 @@ class Contestant:
         rate = self.entry.defaults.get("learning_rate")
         return float(rate) if isinstance(rate, int | float) else FALLBACK
 
+    @property
+    def planned(self) -> bool:
+        """Whether what it does at a step depends on the length of the run."""
+        return self.schedule != CONSTANT or "total_steps" in self.entry.signature.parameters
+
+    @property
+    def space(self) -> dict[str, Range]:
+        """Where to look for a good learning rate, and for all else that is not held."""
+        rate, low, high = self.default_rate, MULTIPLES.low, MULTIPLES.high
+        own = self.entry.ranges.get("learning_rate") or Range(low * rate, high * rate)
+        held = {"weight_decay"} if self.weight_decay is not None else set()
+        others = self.entry.tunable
+        return {"learning_rate": own} | {name: others[name] for name in others if name not in held}
+
+    @property
+    def options(self) -> list[str]:
+        """The arguments in `space` beside the learning rate."""
+        return [name for name in self.space if name != "learning_rate"]
+
     def gradients(self, problem: Problem) -> int:
         """How many gradients a step costs; where it needs each objective's, as many more."""
         if Trait.GRADIENTS not in self.entry.traits or problem.objectives is None:
@@ -58,9 +77,10 @@ class Contestant:
 
         return self.entry.gradients - 1 + len(jax.eval_shape(losses, jax.random.key(0)))
 
-    def build(self, learning_rate: Any, total_steps: int) -> optax.GradientTransformationExtraArgs:
-        """The transformation for a run of `total_steps` steps."""
-        options: dict[str, Any] = {}
+    def build(
+        self, learning_rate: Any, total_steps: Any, **options: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation for a run of `total_steps` steps; `options` are the rule's."""
         if self.weight_decay is not None and "weight_decay" in self.entry.signature.parameters:
             options["weight_decay"] = self.weight_decay
         if self.schedule != CONSTANT:

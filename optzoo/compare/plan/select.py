@@ -17,7 +17,7 @@ from optzoo.compare.machine import compiler_options
 from optzoo.compare.plan.baselines import BASELINES
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.plugins import one_line
-from optzoo.problems import PROBLEMS, Problem
+from optzoo.problems import LARGE, PROBLEMS, Problem
 from optzoo.registry import Entry, unpublished
 
 # What an optimizer or a problem is built from, in any process: its name, or the user's own object.
@@ -97,14 +97,14 @@ def problem_sources(
 
     Args:
       wanted: names, groups, "package.module:problem", problems, or functions that return one, of
-        which those whose name is taken get a number; "all" is a group, too. None for the default
-        ones.
+        which those whose name is taken get a number; "all" is a group, too, of all but the large
+        ones. None for the default ones.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported or is no problem, or an
         empty list.
     """
-    groups = {"all": list(PROBLEMS)}
+    groups = {"all": [one.name for one in PROBLEMS.values() if one.group != LARGE]}
     for declared in PROBLEMS.values():
         groups.setdefault(declared.group, []).append(declared.name)
     if wanted is None:
@@ -122,8 +122,17 @@ def problem_sources(
     return _some("problem", chosen | _named_apart("problem", own, chosen))
 
 
-def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], steps: int) -> None:
+def check(
+    problem_name: str,
+    problem: Problem,
+    rules: Mapping[str, Contestant],
+    steps: int,
+    *,
+    tuned: Callable[[Contestant], Iterable[str]] = lambda contestant: (),
+) -> None:
     """Traces one step of every optimizer on a problem, and computes the loss that it starts from.
+
+    The arguments that `tuned` names of an optimizer are then numbers that only the run knows.
 
     Raises:
       UserError: if the problem or an optimizer cannot be traced or returns the wrong things, or
@@ -173,14 +182,14 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
         some = optzoo.GradientNorms(*[jnp.ones(steps)] * 2, *[jnp.ones((steps, 1))] * 2)
         contestant = dataclasses.replace(contestant, norms=some)
 
-        def step(learning_rate, params, batch, contestant=contestant):
-            rule = contestant.build(learning_rate, steps)
+        def step(learning_rate, options, params, batch, contestant=contestant):
+            rule = contestant.build(learning_rate, steps, **options)
             gradients, extra = problem.differentiate(params, batch)
             return rule.update(gradients, rule.init(params), params, **extra)
 
         rate = jax.ShapeDtypeStruct((), "float32")
         try:
-            jax.eval_shape(step, rate, params, batch)
+            jax.eval_shape(step, rate, dict.fromkeys(tuned(contestant), rate), params, batch)
         except Exception as error:
             raise UserError(f"optimizer {name!r} on {problem_name!r}: {one_line(error)}") from error
 

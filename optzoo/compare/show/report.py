@@ -17,23 +17,27 @@ from plotly.offline import get_plotlyjs
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.plan.grid import MAX_GROWTH
-from optzoo.compare.read import pairing
-from optzoo.compare.read.tables import Tables
+from optzoo.compare.plan.tuners import GRID
+from optzoo.compare.read import pairing, steps
+from optzoo.compare.read.tables import Tables, setting
 from optzoo.compare.read.verdict import aligned, verdict
 from optzoo.compare.show import export
 from optzoo.compare.show.figures.charts import BY_PROBLEM, OVERALL
 from optzoo.compare.show.figures.form import colours
 from optzoo.compare.show.figures.paths import path_chart
 from optzoo.compare.show.figures.problem import loss_curves, rate_curves
+from optzoo.registry import MULTIPLES
 
 T = TypeVar("T", bound=Tables)
 
 
-def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
-    """Writes `report.html` and `results.csv` into a folder; each appears whole or not at all.
+def write(results: Tables, folder: str | Path) -> list[Path]:
+    """Writes `report.html`, `results.csv` and, where steps to a loss were asked, `until.md`.
+
+    Each appears whole or not at all.
 
     Returns:
-      The paths of both.
+      Their paths.
 
     Raises:
       UserError: where they cannot be written.
@@ -41,7 +45,11 @@ def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
     page, table = Path(folder) / "report.html", Path(folder) / "results.csv"
     _replace(table, export.csv_text(results.frame))
     _replace(page, html(results))
-    return page, table
+    written = [page, table]
+    if text := steps.markdown(results):
+        written.append(Path(folder) / "until.md")
+        _replace(written[-1], text)
+    return written
 
 
 def write_both(first: T, second: T, folder: Path, other: Path) -> tuple[Path, T]:
@@ -75,6 +83,8 @@ def html(results: Tables, changes: list[list[str]] | None = None) -> str:
             loss_curves(results, problem, clock=True), figures[f"loss-{i}"]
         )
         figures[f"rate-{i}"] = rate_curves(results, problem)
+        if BY_PROBLEM["until"].applies(results, problem):
+            figures[f"until-{i}"] = BY_PROBLEM["until"].draw(results, problem)
         if path := path_chart(results, problem):
             figures[f"path-{i}"] = path
         sections.append(_section(results, problem, i, drawn="path" if path else ""))
@@ -178,6 +188,7 @@ def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
     extra = [column for column in extra if table[column].notna().any()]
     head = ["optimizer", "rank", "best rate", "× default", "test loss", "± seeds"]
     head += [column.replace("_", " ") for column in extra]
+    head += ["other settings"] if results.tuned else []
     head += ["solved", "steps", "gradients", "steps to target", "gradients to target"]
     head += ["µs a step", "state", "diverged", "progress by rate"]
     rows = []
@@ -191,6 +202,7 @@ def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
             _number(row["test_loss"]),
             _number(row["test_spread"], ".2g"),
             *(_number(row[column]) for column in extra),
+            *([escape(setting({name: row[name] for name in results.tuned}))] * bool(results.tuned)),
             f"{row['solved']:.0%}",
             *(
                 _number(row[column], ".0f")
@@ -204,6 +216,8 @@ def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
         rows.append(cells)
     charts = _chart([f"loss-{index}", f"clock-{index}"], BY_PROBLEM["losses"].caption)
     charts += _chart([f"rate-{index}"], BY_PROBLEM["rates"].caption)
+    if BY_PROBLEM["until"].applies(results, problem):
+        charts += _chart([f"until-{index}"], BY_PROBLEM["until"].caption)
     if drawn:
         charts += f"""<figure><figcaption>The paths of the first seed, at everybody's best learning
 rate, over the logarithm of the loss.</figcaption>
@@ -218,7 +232,21 @@ rate, over the logarithm of the loss.</figcaption>
 {details["target"]:.4g}.</p>
 <div class="charts">{charts}</div>
 {_table(head, rows)}
+{_until(results, problem)}
 </section>"""
+
+
+def _until(results: Tables, problem: str) -> str:
+    """The steps to the loss that was asked for, where one was."""
+    head, *rows = steps.rows(results, problem) or [[]]
+    question = results.question
+    if not rows or question is None:
+        return ""
+    cells = [[_name(row[0], colours(results)), *map(escape, row[1:])] for row in rows]
+    return (
+        f"<h3>Steps to a loss of {question.target:g}</h3><p>{escape(steps.note(question))}</p>"
+        f"{_table(head, cells)}"
+    )
 
 
 def _strip(results: Tables, problem: str, optimizer: str) -> str:
@@ -243,7 +271,14 @@ def _protocol(results: Tables) -> str:
     about = results.about
     values = ", ".join(f"{value:.3g}" for value in about["grid"]["values"])
     grid = f"learning rates {values}, the same for everybody"
-    if about["grid"]["relative"]:
+    if results.tuner != GRID:
+        grid = (
+            f"{results.tuner}: so many settings for everybody, of the learning rate from "
+            f"{MULTIPLES.low:.2g} to {MULTIPLES.high:.2g} times the rule's own default and of "
+            "weight decay, b1, b2 and what else the rule declares ranges for. Random ones are the "
+            "same shares of the ranges for all; TPE chooses eight at a time after eight random ones"
+        )
+    elif about["grid"]["relative"]:
         grid = (
             f"the rule's own default times {values}; while the best is the outermost, as many more "
             f"on that side, at most {MAX_GROWTH} times; where it still is, the table says “edge”"
@@ -252,7 +287,7 @@ def _protocol(results: Tables) -> str:
     if about["weight_decay"] is not None:
         decay = f"{about['weight_decay']:g} for every rule that has it"
     items = {
-        "Learning rates": grid,
+        "Tuning": grid,
         "Seeds": f"{about['seeds']}; equal seeds start at equal parameters and see equal batches",
         "Schedule": f"{' and '.join(about['schedules'])}; cosine is a linear warm-up over a tenth "
         "of the steps and cosine decay to zero; rules that own a schedule keep it and are told the "
@@ -260,7 +295,7 @@ def _protocol(results: Tables) -> str:
         "Length": "all runs on a problem spend as many gradients, forward and backward passes: a "
         "rule whose steps cost two takes half as many steps",
         "Weight decay": decay,
-        "Choice": "the learning rate with the lowest mean validation loss after the last step",
+        "Choice": "the setting with the lowest mean validation loss after the last step",
         "Data": "batches come from the training split; the validation split chooses, the test "
         "split is only reported",
         "Ranking": "by mean rank over the problems; the seeds are drawn anew a thousand times, "
@@ -269,9 +304,10 @@ def _protocol(results: Tables) -> str:
         "Ranks on a problem": "by test loss; one optimizer is clearly better than another if the "
         "difference is more than twice its standard error over the seeds, and a rank is one more "
         "than the number of clearly better optimizers, so equal ranks are ties",
+        **_until_protocol(results),
         "Costs": f"{_timing(results)}; state is bytes of optimizer state per byte of parameters",
-        "Usable rates": "how many of the tried rates come within a tenth of the optimizer's best "
-        "progress from the start",
+        "Usable rates": "how many of the tried settings come within a tenth of the optimizer's "
+        "best progress from the start",
         "Diverged": "ended above the loss that the run started from, or at no finite loss",
         "Everything else": "at each rule's defaults; rules that average are evaluated at their "
         "averages",
@@ -291,6 +327,19 @@ def _timing(results: Tables) -> str:
         how += ", with nothing else going on"
     elsewhere = len(results.devices) > 1
     return f"a step is timed {how}{f'; only on {results.timed_on}' if elsewhere else ''}"
+
+
+def _until_protocol(results: Tables) -> dict[str, str]:
+    question = results.question
+    if question is None:
+        return {}
+    return {
+        "Steps to a loss": "one trial, chosen by the validation losses of the tuning seeds; "
+        f"{question.seeds} other seeds and the test split test it. One-sided t-tests at "
+        f"{question.confidence:.0%} of lengths in a fixed order, from half more than tuning "
+        "expects downwards until one fails; the crossing's lower end by the opposite tests from "
+        "below. A rule that plans to its end is run, and its trial chosen, for each length anew"
+    }
 
 
 def _name(optimizer: str, palette: dict[str, str]) -> str:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read.tables import Tables
 from optzoo.compare.show.figures.overall import (
     budget_chart,
     profile_chart,
     ranking_chart,
     speed_chart,
 )
-from optzoo.compare.show.figures.problem import loss_curves, rate_curves
+from optzoo.compare.show.figures.problem import loss_curves, rate_curves, until_rows
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,17 @@ class Chart:
       draw: makes its figure from the results (and a problem, if it is one problem's).
       title: a few words.
       caption: how to read it.
+      applies: whether there is anything to draw, asked with what `draw` is given.
     """
 
     draw: Callable[..., dict[str, Any]]
     title: str
     caption: str
+    applies: Callable[..., bool] = lambda *_: True
+
+
+def _was_asked(results: Tables, problem: str) -> bool:
+    return any(key[0] == problem for key in results.answers)
 
 
 OVERALL = {
@@ -50,9 +57,10 @@ OVERALL = {
     ),
     "budget": Chart(
         budget_chart,
-        "Expected progress after so many trials of learning rates",
+        "Expected progress after so many trials",
         "What tuning buys: the share of the possible progress to expect of the best of so many "
-        "learning rates, drawn at random from those tried. Flat and high is easy to tune.",
+        "trials, drawn at random from those made (TPE's in their order). Flat and high is easy to "
+        "tune.",
     ),
 }
 BY_PROBLEM = {
@@ -67,6 +75,13 @@ BY_PROBLEM = {
         "final loss by learning rate",
         "Final loss for every learning rate tried. The flatter the valley, the easier to tune; a "
         "dot marks the best, a line ends where runs diverge.",
+    ),
+    "until": Chart(
+        until_rows,
+        "steps to the loss asked for",
+        "The fewest steps that are shown to bring the mean test loss below the one asked for, and "
+        "a bar from the most that are shown to be too few. Without a dot: not shown to get there.",
+        _was_asked,
     ),
 }
 CHARTS = OVERALL | BY_PROBLEM

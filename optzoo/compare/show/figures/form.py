@@ -15,6 +15,7 @@ PALETTE = ("#1F83C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # What the names of colours mean on paper and in notebooks; the report's page has its own.
 THEME = {"$ink": "#1c2330", "$muted": "#9aa3af", "$page": "#ffffff", "$accent": "#0072b2"}
 HEIGHT, LABEL_HEIGHT, LETTER_WIDTH = 340, 15, 7
+ROW_HEIGHT, LETTER = 22, 7.2
 LONGEST_LABEL = 26
 
 
@@ -68,3 +69,26 @@ def label_room(ends: list[tuple[float, str, str]]) -> int:
 def plain(values: np.ndarray) -> list[float | None]:
     """Values as JSON has them: four digits, and no infinity."""
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
+
+
+def named_rows(
+    names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]
+) -> dict[str, Any]:
+    """A chart with a row for each name, the first on top."""
+    labels = [label(name) for name in names]
+    widest = max(map(len, labels), default=0)
+    return {
+        "data": data,
+        "layout": {
+            "height": 64 + ROW_HEIGHT * len(names),
+            "margin": {"l": 16 + LETTER * widest, "r": 12, "t": 8, "b": 44},
+            "showlegend": False,
+            "hovermode": "closest",
+            "xaxis": xaxis,
+            "yaxis": {
+                "range": [0.4, len(names) + 0.6],
+                "tickvals": list(range(len(names), 0, -1)),
+                "ticktext": labels,
+            },
+        },
+    }

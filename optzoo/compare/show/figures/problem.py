@@ -5,8 +5,17 @@ from typing import Any
 import numpy as np
 
 from optzoo.compare.plan.contestants import paced
+from optzoo.compare.plan.tuners import GRID
+from optzoo.compare.read import steps
 from optzoo.compare.read.tables import Tables
-from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
+from optzoo.compare.show.figures.form import (
+    HEIGHT,
+    colours,
+    end_labels,
+    label_room,
+    named_rows,
+    plain,
+)
 
 FLOOR = 1e-9
 
@@ -48,16 +57,19 @@ def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[s
 def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
     """Final validation loss against the learning rate, in multiples of each rule's own default.
 
-    Coloured as in `loss_curves`; a dot marks the best rate of a coloured line.
+    Coloured as in `loss_curves`; a dot marks the best rate of a coloured line. Where more than the
+    rate was tuned, a dot is a trial, and no lines are drawn.
     """
     relative = results.about["grid"]["relative"]
     column = "multiple" if relative else "learning_rate"
     frame = results.frame[results.frame["problem"] == problem]
     traces = []
     for name, group in frame.groupby("optimizer", sort=False):
-        runs = group.pivot(index="seed", columns=column, values="validation_loss")
+        runs = group.pivot(index="seed", columns="learning_rate", values="validation_loss")
+        places = dict(zip(group["learning_rate"], group[column], strict=True))
         values = runs.to_numpy()
-        traces.append((name, name, runs.columns.tolist(), np.median(values, axis=0), values))
+        x = [places[rate] for rate in runs.columns]
+        traces.append((name, name, x, np.median(values, axis=0), values))
     rates = frame[column]
     low, high = np.log10(rates.min()), np.log10(rates.max())
     powers = range(int(np.ceil(low)), int(np.floor(high)) + 1)
@@ -71,12 +83,50 @@ def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
     losses = frame["validation_loss"].to_numpy()
     start = float(frame["initial_loss"].max())
     figure, _ = _figure(results, problem, traces, axis, losses, start)
+    if results.tuner != GRID:
+        figure["data"] = [_dots(line) for line in figure["data"] if "fill" not in line]
+        return figure
     for line in figure["data"]:
         if "fill" not in line and line["line"]["color"] != "$muted":
             best = min((y for y in line["y"] if y is not None), default=None)
             sizes = [9 if y == best else 0 for y in line["y"]]
             line |= {"mode": "lines+markers", "marker": {"size": sizes, "opacity": 1}}
     return figure
+
+
+def _dots(line: dict[str, Any]) -> dict[str, Any]:
+    """The points of a line alone."""
+    colour = line["line"]["color"]
+    size = 5 if colour == "$muted" else 8
+    return line | {"mode": "markers", "marker": {"color": colour, "size": size}}
+
+
+def until_rows(results: Tables, problem: str) -> dict[str, Any]:
+    """Steps to a loss: a dot at the fewest, a bar from the most that are shown to be too few.
+
+    Who does not get there has a bar to the longest run, and no dot. Where a step of any costs more
+    than one gradient, gradients are drawn in place of steps.
+    """
+    table = results.until
+    table = table[table["problem"] == problem]
+    palette, names = colours(results), table["optimizer"].tolist()
+    data: list[dict[str, Any]] = []
+    unit, costs = steps.unit(results, problem), results.step_cost(problem)
+    longest = 1
+    for height, row in zip(range(len(names), 0, -1), table.to_dict("records"), strict=True):
+        colour = palette.get(row["optimizer"], "$muted")
+        reached = row["outcome"] == "reached"
+        short, end = (row[place] * costs[row["optimizer"]] for place in ("short", "tested"))
+        longest = max(longest, end)
+        line = {"x": [short, end], "y": [height, height], "mode": "lines"}
+        told = f"{end} {unit}" if reached else f"{row['outcome']} at {end} {unit}"
+        data.append(line | {"line": {"color": colour, "width": 4}, "opacity": 0.45})
+        if reached:
+            dot = {"x": [end], "y": [height], "mode": "markers"}
+            data.append(dot | {"marker": {"color": colour, "size": 9}})
+        data[-1]["hovertemplate"] = f"{row['optimizer']}: {told}<extra></extra>"
+    axis = {"title": {"text": unit}, "range": [0, 1.03 * longest]}
+    return named_rows(names, data, axis)
 
 
 def _figure(
