@@ -80,7 +80,8 @@ BY_PROBLEM = {
         until_rows,
         "steps to the loss asked for",
         "The fewest steps that are shown to bring the mean test loss below the one asked for, and "
-        "a bar from the most that are shown to be too few. Without a dot: not shown to get there.",
+        "a bar from the most that are shown to be too few. Without a dot: not shown to get "
+        "there.",
         _was_asked,
     ),
 }

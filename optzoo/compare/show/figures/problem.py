@@ -105,29 +105,29 @@ def _dots(line: dict[str, Any]) -> dict[str, Any]:
 def until_rows(results: Tables, problem: str) -> dict[str, Any]:
     """Steps to a loss: a dot at the fewest, a bar from the most that are shown to be too few.
 
-    Who does not get there has a bar to the longest run, and no dot. Where a step of any costs more
-    than one gradient, gradients are drawn in place of steps.
+    Without a dot the bar goes on to the edge: who does not get there may do so later. Where a step
+    of any costs more than one gradient, gradients are drawn in place of steps.
     """
     table = results.until
     table = table[table["problem"] == problem]
     palette, names = colours(results), table["optimizer"].tolist()
+    unit, costs = steps.unit(results, problem), table["optimizer"].map(results.step_cost(problem))
+    shorts, ends = (table[column] * costs for column in ("short", "tested"))
+    edge = 1.06 * float(ends.max())
     data: list[dict[str, Any]] = []
-    unit, costs = steps.unit(results, problem), results.step_cost(problem)
-    longest = 1
-    for height, row in zip(range(len(names), 0, -1), table.to_dict("records"), strict=True):
+    for height, row, short, end in zip(
+        range(len(names), 0, -1), table.to_dict("records"), shorts, ends, strict=True
+    ):
         colour = palette.get(row["optimizer"], "$muted")
         reached = row["outcome"] == "reached"
-        short, end = (row[place] * costs[row["optimizer"]] for place in ("short", "tested"))
-        longest = max(longest, end)
-        line = {"x": [short, end], "y": [height, height], "mode": "lines"}
         told = f"{end} {unit}" if reached else f"{row['outcome']} at {end} {unit}"
-        data.append(line | {"line": {"color": colour, "width": 4}, "opacity": 0.45})
-        if reached:
-            dot = {"x": [end], "y": [height], "mode": "markers"}
-            data.append(dot | {"marker": {"color": colour, "size": 9}})
-        data[-1]["hovertemplate"] = f"{row['optimizer']}: {told}<extra></extra>"
-    axis = {"title": {"text": unit}, "range": [0, 1.03 * longest]}
-    return named_rows(names, data, axis)
+        bar = {"x": [short, end if reached else edge], "y": [height, height], "mode": "lines"}
+        dot = {"x": [end] if reached else [], "y": [height] * reached, "mode": "markers"}
+        data.append(bar | {"line": {"color": colour, "width": 4}, "opacity": 0.45})
+        data.append(dot | {"marker": {"color": colour, "size": 9}})
+        for trace in data[-2:]:
+            trace["hovertemplate"] = f"{row['optimizer']}: {told}<extra></extra>"
+    return named_rows(names, data, {"title": {"text": unit}, "range": [0, edge]})
 
 
 def _figure(
