@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,6 +165,9 @@ def _app(command: str) -> Any:
         png: Annotated[
             Path | None, typer.Option(help="Also draw every chart as a PNG into this folder.")
         ] = None,
+        show: Annotated[
+            bool, typer.Option("--open", help="Also open the report in the web browser.")
+        ] = False,
     ) -> None:
         """Write a comparison's report again from its stored results, or that of two together."""
         from optzoo.compare import Results, UserError
@@ -180,6 +184,8 @@ def _app(command: str) -> Any:
         except UserError as error:
             _fail(str(error))
         print(*map(_printable, (*paths, folder)), sep="\n")
+        if show and not webbrowser.open(paths[0].resolve().as_uri()):
+            _fail(f"no web browser is found to open {_printable(paths[0])}")
 
     @app.command("list")
     def list_command(

@@ -44,10 +44,17 @@ def test_compare_writes_everything_and_says_where_last(tmp_path, capsys):
     assert "were in the results already" in capsys.readouterr().err
 
 
-def test_report_is_rebuilt(tmp_path, capsys):
+def test_report_is_rebuilt(tmp_path, capsys, monkeypatch):
     call(*TINY, "--out", "out")
     (tmp_path / "out" / "report.html").unlink()
-    assert call("report", "out") == 0
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert call("report", "out") == 0 and not opened
+    assert call("report", "out", "--open") == 2
+    assert opened == [(tmp_path / "out" / "report.html").as_uri()]
+    assert "no web browser" in capsys.readouterr().err
+    monkeypatch.setattr("webbrowser.open", lambda address: True)
+    assert call("report", "out", "--open") == 0
     assert (tmp_path / "out" / "report.html").exists()
     assert capsys.readouterr().out.splitlines()[-1] == "out"
 
