@@ -229,6 +229,13 @@ def test_the_list_is_by_family_and_fits(capsys, monkeypatch, width):
     heads = [line.partition(":")[0] for line in lines if line and line[0] != " "]
     assert {*REGISTRY.families} <= {*heads}
     assert all(len(line) <= width or line.startswith("    https://") for line in lines)
+    assert call("list", "--problems") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "landscapes" in lines and max(map(len, lines)) <= width
+    assert all(one.summary in " ".join(map(str.strip, lines)) for one in PROBLEMS.values())
+    assert call("show", "muon") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= width or "https://" in line for line in lines)
 
 
 def test_the_list_can_be_narrowed(capsys):
