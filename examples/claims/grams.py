@@ -24,7 +24,8 @@ the last digits; a loss below 1e-12, where single precision ends, counts as that
 three rules and ten seeds.
 
 The paper pre-trains models of 60 million parameters and more; here they are a thousand times
-smaller.
+smaller. Intervals are over seeds, not over images: among the 300 for validation Adam and Cautious
+Adam end lower than Grams, among the 300 for the test higher.
 """
 
 import dataclasses
