@@ -226,13 +226,13 @@ def effects(rows: Sequence[tuple[str, Finding]]) -> Figure:
         min(MOST, 1.25 * max(claim.high for _, claim in rows)),
     )
     first, last = axes.get_xlim()
-    axes.set_xticks([tick for tick in TICKS if first <= tick <= last])
+    ticks = [tick for tick in TICKS if first <= tick <= last]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.tick_params(length=0, labelsize=8.5)
     axes.grid(axis="x", color="#E3E6EA", linewidth=0.6)
     axes.grid(axis="y", color="#F1F3F5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.xaxis.set_major_formatter(PlainLogFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("times better than the rival (right: for the paper; 1: no effect)", fontsize=9)
     marks = [
