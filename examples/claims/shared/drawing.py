@@ -32,7 +32,7 @@ VERDICTS = {
     UNDECIDED: ("#7A7A7A", "o", "none"),
     FAILS: ("#D55E00", "s", "full"),
 }
-ROW, MOST = 0.235, 30.0
+ROW, MOST = 0.2, 30.0
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 
 
@@ -228,7 +228,7 @@ def effects(rows: Sequence[tuple[str, Finding]]) -> Figure:
     first, last = axes.get_xlim()
     ticks = [tick for tick in TICKS if first <= tick <= last]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.tick_params(length=0, labelsize=8.5)
+    axes.tick_params(length=0, labelsize=8)
     axes.grid(axis="x", color="#E3E6EA", linewidth=0.6)
     axes.grid(axis="y", color="#F1F3F5", linewidth=0.6)
     axes.set_axisbelow(True)
