@@ -163,6 +163,17 @@ def test_a_bad_gradient_leaves_factors_and_bases_as_they_were(bad):
     close(updates["w"], -0.1 * jnp.ones((3, 4)))
 
 
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1), (0, 3), (6, 2)])
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e18])
+def test_singular_factors_give_finite_steps(shape, scale):
+    grads = {"w": scale * jnp.ones((STEPS, *shape), jnp.float32).at[:, :1].set(0)}
+    run = runner(optzoo.soap(0.1, every=2))
+    updates, _, state = run({"w": jnp.zeros(shape)}, grads)
+    assert np.isfinite(updates["w"]).all()
+    for q in jax.tree.leaves(state[0].basis):
+        close(jnp.swapaxes(q, -1, -2) @ q, jnp.broadcast_to(jnp.eye(q.shape[-1]), q.shape))
+
+
 def test_a_basis_stays_orthogonal_over_many_renewals():
     run = runner(optzoo.in_basis(optax.sgd(0.1), every=1))
     grads = {"w": normal(0, 2000, 4, 3).astype(jnp.float32)}
@@ -180,3 +191,33 @@ def test_the_basis_of_a_null_space_does_not_depend_on_rounding():
 
     g = jnp.concatenate([column, 2 * column], 1)
     close(jnp.abs(basis(g)), jnp.abs(basis(g * (1 + 1e-6) / 3)), atol=1e-3)
+
+
+def test_learning_rates_under_vmap_leave_the_renewal_a_branch():
+    params = {"w": jnp.ones((3, 4))}
+
+    def step(learning_rate, state):
+        return optzoo.soap(learning_rate).update(params, state, params)
+
+    state = optzoo.soap(0.1).init(params)
+    program = jax.make_jaxpr(jax.vmap(step, in_axes=(0, None)))(jnp.ones(3), state)
+    outside = {equation.primitive.name for equation in program.jaxpr.eqns}
+    assert "cond" in str(program) and not {"eigh", "qr", "householder_product"} & outside
+
+
+def test_factors_of_half_precision_gradients_are_float32():
+    params = {"w": jnp.ones((3, 4), jnp.bfloat16)}
+    state = jax.eval_shape(optzoo.soap().init, params)
+    assert {x.dtype for x in jax.tree.leaves(state[0].factors)} == {np.dtype(np.float32)}
+
+
+def test_describe_counts_the_factors_of_each_leaf():
+    params = {"a": {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(4)}}
+
+    def kept(max_size):
+        table = optzoo.describe(optzoo.soap(max_size=max_size), params).splitlines()
+        return {row.split()[0]: int(row.split()[-1].replace(",", "")) for row in table[1:3]}
+
+    both, one = kept(8), kept(4)
+    assert both["a/kernel"] - one["a/kernel"] == 4 * 2 * 8 * 8
+    assert both["a/bias"] == one["a/bias"]
