@@ -26,11 +26,12 @@ PEERS = json.loads(Path(__file__).with_name("peers.json").read_text(encoding="ut
 ROUNDING = 1e-6
 """A larger D is another rule, not another order of the same sums."""
 CAPTION = """\
-D is the largest difference in any number after the last of 40 to 200 steps, relative to how far
+D is the largest difference in any number after the last of 25 to 200 steps, relative to how far
 the weights moved, with the recorded gradients and options in float64; in brackets, the recordings
-in which a library differs by more than rounding. The reference is the authors' code or, for AdaGO,
-NovoGrad's TensorFlow form, Gravity's Keras form and the papers' forms of AdaMod and AMSGrad, the
-published algorithm."""
+in which a library differs by more than rounding. The reference is the authors' code or, where none
+is public or runs here, NumPy after their text: AdaGO, trust_region and modular_descent; the papers'
+forms of AdaMod, AMSGrad and NAG-GS; Stable-SPAM's mended resets; NovoGrad in TensorFlow, Gravity in
+Keras and Entropy-SGD in Lua."""
 
 Deviations = dict[str, float]
 
@@ -53,10 +54,10 @@ def measure(replay: ModuleType, record: ModuleType) -> dict[str, Deviations]:
         if "deviates" in configuration or "float64" in configuration:
             continue
         stored = replay.load(name)
-        flax = replay.flax_layout(stored)
+        laid_out = replay.laid_out(name)
 
         def torch_params(peer, stored=stored, configuration=configuration):
-            about = {"leaves", "schedule", "evaluation"} & configuration.keys()
+            about = {"leaves", "evaluation"} & configuration.keys()
             return record.record({key: configuration[key] for key in about} | peer, stored)[
                 "params"
             ]
@@ -65,16 +66,16 @@ def measure(replay: ModuleType, record: ModuleType) -> dict[str, Deviations]:
             parts = replay.deviation(params, arrays["params"], arrays["params0"])
             return max(float(part[-1]) for part in parts.values())
 
-        def jax_params(library, call, flax=flax, configuration=configuration):
+        def jax_params(library, call, laid_out=laid_out, configuration=configuration):
             ours = ("start_state", "after_first", "extra") if library == "optzoo" else ()
             given = {key: configuration.get(key) for key in ours}
-            return replay.replay(call, flax, "float64", **given)[0]
+            return replay.replay(call, laid_out, "float64", **given)[0]
 
         calls = {"optzoo": configuration["optzoo"], **PEERS["configurations"].get(name, {})}
         table[name] = {
             library: distance(torch_params(call), stored)
             if "reference" in call
-            else distance(jax_params(library, call), flax)
+            else distance(jax_params(library, call), laid_out)
             for library, call in calls.items()
         }
         row = "  ".join(f"{library} {d:.0e}" for library, d in table[name].items())

@@ -72,7 +72,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--rows", type=int, default=64, help="of a matrix; 64 by default")
     parser.add_argument("--columns", type=int, default=256, help="of a matrix; 256 by default")
-    common.add_rules(parser, ["muon", "adamuon", "scion", "dion"])
+    common.add_rules(parser, ["muon", "normuon", "adamuon", "scion", "asgo", "dion"])
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", 8)
     candidates: dict[str, Callable[[], optax.GradientTransformation]] = {}

@@ -35,6 +35,7 @@ PEERS = {
     "grams": "grams:Grams",
     "ldog": "dog:LDoG",
     "muon": "torch.optim:Muon",
+    "normuon": "pytorch_optimizer:NorMuon",
     "novograd": "pytorch_optimizer:NovoGrad",
     "ranger21": "ranger21:Ranger21",
     "schedule_free_adamw": "schedulefree:AdamWScheduleFree",

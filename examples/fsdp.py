@@ -27,7 +27,9 @@ def main(steps: int) -> None:
     jax.config.update("jax_num_cpu_devices", 8)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     jax.set_mesh(mesh)
-    tx = optzoo.muon(optax.cosine_decay_schedule(0.02, steps))
+    # One kernel alone cannot show that its first axis counts layers.
+    axes = {"layers": optzoo.Axes((1,), (2,), batch=(0,)), "head": optzoo.Axes((0,), (1,))}
+    tx = optzoo.muon(optax.cosine_decay_schedule(0.02, steps), axes=axes)
 
     def sharding(leaf):
         return NamedSharding(mesh, P(*[None] * (leaf.ndim - 2), "data", None))

@@ -18,6 +18,7 @@ from optzoo.primitives.averaged import (
     polynomial_average as polynomial_average,
 )
 from optzoo.primitives.axes import Axes as Axes, torch_axes as torch_axes
+from optzoo.primitives.bounds import schedule_bound as schedule_bound
 from optzoo.primitives.combine import (
     gradient as gradient,
     merge as merge,
@@ -29,7 +30,13 @@ from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
+    kernel_mask as kernel_mask,
     matrix_labels as matrix_labels,
+)
+from optzoo.primitives.noise import (
+    gradient_noise as gradient_noise,
+    inner_product_test as inner_product_test,
+    norm_test as norm_test,
 )
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
@@ -41,11 +48,18 @@ from optzoo.primitives.precision import (
     stochastic_round as stochastic_round,
 )
 from optzoo.primitives.preconditioned import in_basis as in_basis
+from optzoo.primitives.recording import (
+    GradientNorms as GradientNorms,
+    record_norms as record_norms,
+    recorded_norms as recorded_norms,
+)
 from optzoo.primitives.schedules import (
     cosine as cosine,
     explore_exploit as explore_exploit,
     linear_warmup as linear_warmup,
 )
+from optzoo.primitives.trust import layer_rotation as layer_rotation, rotate as rotate
+from optzoo.primitives.widths import scale_by_width as scale_by_width, width_init as width_init
 from optzoo.registry import REGISTRY as REGISTRY, get as get
 
 __version__ = "0.1.0"

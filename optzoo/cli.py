@@ -92,6 +92,13 @@ def _app(command: str) -> Any:
         steps: Annotated[
             int | None, typer.Option(help="Steps of a run.  [default: the problem's own]")
         ] = None,
+        record: Annotated[
+            str,
+            typer.Option(
+                help="norms: also keep the norms of every step's gradient, from which a later "
+                "command with the same --out makes the schedule of RULE+refined."
+            ),
+        ] = "",
         out: Annotated[
             Path, typer.Option(help="Folder for the results; a repeated command resumes there.")
         ] = out_default,
@@ -124,6 +131,7 @@ def _app(command: str) -> Any:
                     weight_decay=weight_decay,
                     seeds=seeds,
                     steps=steps,
+                    record=_split(record) or [],
                     out=out,
                     command=command,
                     progress=reporter,

@@ -21,6 +21,8 @@ from optzoo.registry import REGISTRY, Entry, Kind, named, unpublished
 
 NAME = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.]*)?")
 KEYWORD = re.compile(r"([A-Za-z_]\w*)\s*=(?!=)")
+# What a schedule may need of an earlier run, so that no text can give it.
+EARLIER = "norms"
 HOW: dict[Kind, str] = {
     "optimizer": "a rule of its own",
     "wrapper": "a wrapper: write {0}(RULE)",
@@ -29,7 +31,7 @@ HOW: dict[Kind, str] = {
 
 
 def build(
-    rule: str, learning_rate: Any = None, *, total_steps: int | None = None
+    rule: str, learning_rate: Any = None, *, total_steps: int | None = None, norms: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation that a rule written as text describes.
 
@@ -38,8 +40,10 @@ def build(
         "lookahead(adamw+cosine, period=10)" or "package.module:factory". Values are Python's
         numbers, strings, booleans, None and tuples of them.
       learning_rate: a number, or a schedule of the number of finished steps; it reaches everything
-        that takes one. Default: what the text says, else that of the innermost rule.
+        that takes one; where "+" makes a schedule of a number, `peak` gets the number. Default:
+        what the text says, else that of the innermost rule.
       total_steps: length of the run, for what plans it to its end.
+      norms: gradient norms of an earlier run, for what is refined by them.
 
     Returns:
       The optimizer.
@@ -48,19 +52,24 @@ def build(
       ValueError: for an unknown name, a wrong argument or a missing parenthesis; the message is one
         line that shows the place.
     """
-    return parse(rule).build(learning_rate, total_steps)
+    return parse(rule).build(learning_rate, total_steps, norms)
 
 
 def entry(text: str) -> Entry:
     """A rule written as text as an entry; the registry's own for a name alone.
 
     Its factory takes the learning rate, the arguments of the innermost rule, and `total_steps`
-    where any part needs it.
+    and `norms` where any part needs them.
 
     Raises:
       ValueError: as `build`.
     """
     return parse(text).entry
+
+
+def unrefined(text: str) -> str:
+    """The rule without the schedules that need an earlier run's norms: the one to record."""
+    return str(parse(text)._unrefined)
 
 
 def split(text: str) -> list[str]:
@@ -104,8 +113,14 @@ class Rule:
         if str(self) in (*REGISTRY, *BASELINES):
             return self.declared
 
-        def factory(learning_rate: Any = None, *, total_steps: int | None = None, **options: Any):
-            return self.build(learning_rate, total_steps, **options)
+        def factory(
+            learning_rate: Any = None,
+            *,
+            total_steps: int | None = None,
+            norms: Any = None,
+            **options: Any,
+        ):
+            return self.build(learning_rate, total_steps, norms, **options)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         rate = inspect.Parameter.empty if self._rate is None else self._rate
@@ -117,6 +132,8 @@ class Rule:
             and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ]
         steps = [inspect.Parameter("total_steps", keyword)] if self._planned else []
+        if any(part._lacks_norms for part in self._parts):
+            steps.append(inspect.Parameter(EARLIER, keyword))
         first = inspect.Parameter(
             "learning_rate", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=rate
         )
@@ -125,27 +142,59 @@ class Rule:
         traits = frozenset(trait for part in self._parts for trait in part.declared.traits)
         return replace(unpublished(factory), traits=traits)
 
-    def build(self, learning_rate: Any, total_steps: int | None, **options: Any) -> Any:
+    def build(
+        self,
+        learning_rate: Any,
+        total_steps: int | None,
+        norms: Any = None,
+        peak: Any = None,
+        **options: Any,
+    ) -> Any:
         """The transformation; `options` go to the innermost rule."""
         if total_steps is None and self._planned:
             raise ValueError(f"{self} needs total_steps, the number of steps of the run")
         rate = self._rate if learning_rate is None else learning_rate
+        if self.schedules and peak is None and not callable(rate):
+            peak = rate
         for schedule in self.schedules:
-            rate = schedule._made(rate, total_steps)
+            rate = schedule._made(rate, total_steps, **schedule._earlier(norms))
         if self.inside is None:
-            return self._made(rate, total_steps, **options)
-        inside = self.inside.build(rate, total_steps, **options)
-        return self._made(rate, total_steps, **{next(iter(self._parameters)): inside})
+            return self._made(rate, total_steps, peak, **options)
+        inside = self.inside.build(rate, total_steps, norms, peak, **options)
+        return self._made(rate, total_steps, peak, **{next(iter(self._parameters)): inside})
 
-    def _made(self, rate: Any, total_steps: int | None, **options: Any) -> Any:
+    def _made(self, rate: Any, total_steps: int | None, peak: Any = None, **options: Any) -> Any:
         asks = self._parameters.get("learning_rate")
         if rate is None and asks is not None and asks.default is asks.empty:
             raise ValueError(_marked(f"{self.name} needs a learning rate", *self.place))
-        given = {"total_steps": total_steps or 0, **self.options, "learning_rate": rate, **options}
+        known = {"total_steps": total_steps or 0, "peak": peak}
+        given = {**known, **self.options, "learning_rate": rate, **options}
         try:
             return self.declared.build(**given)
         except ValueError as error:
             raise ValueError(_marked(str(error), *self.place)) from error
+
+    def _earlier(self, norms: Any) -> dict[str, Any]:
+        """What the schedule needs of an earlier run."""
+        if not self._lacks_norms:
+            return {}
+        if norms is None:
+            raise ValueError(_marked(f"{self.name} needs {EARLIER}=", *self.place))
+        return {EARLIER: norms}
+
+    @property
+    def _lacks_norms(self) -> bool:
+        asks = self.declared.kind == "schedule" and EARLIER in self._parameters
+        return asks and EARLIER not in self.options
+
+    @property
+    def _unrefined(self) -> "Rule":
+        schedules = tuple(part for part in self.schedules if not part._lacks_norms)
+        return replace(
+            self,
+            schedules=schedules,
+            inside=None if self.inside is None else self.inside._unrefined,
+        )
 
     @property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -290,7 +339,8 @@ class _Reader:
                     named(f"argument of {rule.name}", name, known)
                 except ValueError as error:
                     self.fail(str(error), place)
-        needed = {*known} - {"learning_rate", "total_steps", *rule.options}
+        later = {"learning_rate", "total_steps", *([EARLIER] if kind == "schedule" else [])}
+        needed = {*known} - later - {*rule.options}
         for name in needed:
             p = known[name]
             if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):

@@ -117,16 +117,21 @@ class Entry:
             body.append(line)
         return inspect.cleandoc("\n" + "\n".join(body)).strip()
 
-    def build(self, learning_rate: Any = None, *, total_steps: int, **options: Any) -> Any:
+    def build(
+        self, learning_rate: Any = None, *, total_steps: int, peak: Any = None, **options: Any
+    ) -> Any:
         """What the factory makes for a run of `total_steps` steps.
 
-        `learning_rate=None` keeps the rule's own default; `learning_rate` and `total_steps` reach
-        only those that ask for them. A wrapper takes its transformation as an option, by name.
+        `learning_rate=None` keeps the rule's own default; `learning_rate`, `total_steps` and
+        `peak`, the largest rate where `learning_rate` is a schedule, reach only those that ask for
+        them. A wrapper takes its transformation as an option, by name.
         """
         if learning_rate is not None and "learning_rate" in self.signature.parameters:
             options["learning_rate"] = learning_rate
         if "total_steps" in self.signature.parameters:
             options.setdefault("total_steps", total_steps)
+        if peak is not None and "peak" in self.signature.parameters:
+            options.setdefault("peak", peak)
         return self.factory(**options)
 
 

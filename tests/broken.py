@@ -183,7 +183,7 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "gradient_through_update": (leafwise(lambda g: g * jnp.sqrt(jnp.sum(g - g))), {}),
     "eval_shape": (remembering(lambda p: float(p["dense"]["bias"][0]), lambda g, s: (g, s)), {}),
     "abstract_init": (remembering(lambda p: optax.tree.norm(p), lambda g, s: (g, s)), {}),
-    "map_params": (remembering(lambda _: [jnp.zeros((4, 3))], lambda g, s: (g, s)), {}),
+    "map_params": (remembering(lambda _: [jnp.zeros((8, 16))], lambda g, s: (g, s)), {}),
     "extra_args": (
         optax.GradientTransformationExtraArgs(optax.init_empty_state, strict_arguments),
         {},

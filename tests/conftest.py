@@ -1,4 +1,4 @@
-"""Strictness for every test: no implicit dtype or rank promotion, no random deadlines."""
+"""Strictness for every test, and what makes thousands of compilations bearable."""
 
 import os
 
@@ -8,6 +8,9 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
+
+import optzoo  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -15,3 +18,26 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compilation makes the first example of a property far slower than the others.
 hypothesis.settings.register_profile("optzoo", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("optzoo")
+
+# Every program holds mappings of memory, of which Linux allows a process 65,530.
+TESTS_BETWEEN_CLEARINGS = 1000
+_run = 0
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """With `-n`, the tests of one rule in one file share a worker, and with it what it traced."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            rule = str(parameters.get("name"))
+            group = f"{item.path.stem}-{rule}" if rule in optzoo.REGISTRY else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_runtest_teardown():
+    """Lets compiled programs go from time to time."""
+    global _run
+    _run += 1
+    if _run % TESTS_BETWEEN_CLEARINGS == 0:
+        jax.clear_caches()

@@ -18,13 +18,18 @@ from optzoo.testing import Subject, Traits
 from optzoo.testing.offers import offers
 
 TOTAL_STEPS = 2000
+WINDOW = 16
+"""Gradients that a rule keeps to solve for a step: a system of its default size takes seconds."""
 
 
 def factory(entry: Entry):
-    """The factory with what it requires filled in."""
+    """The factory with what it requires filled in, and a window that thousands of steps allow."""
+    given = {}
     if Trait.SCHEDULED in entry.traits:
-        return functools.partial(entry.factory, total_steps=TOTAL_STEPS)
-    return entry.factory
+        given["total_steps"] = TOTAL_STEPS
+    if "window" in entry.defaults:
+        given["window"] = WINDOW
+    return functools.partial(entry.factory, **given) if given else entry.factory
 
 
 def traits(entry: Entry) -> Traits:
@@ -83,9 +88,14 @@ def subject(name: str, leaves: int = 64) -> Subject:
     )
 
 
+def _halved(leaf):
+    return jax.ShapeDtypeStruct([max(1, size // 2) for size in leaf.shape], leaf.dtype)
+
+
 # What primitives require, by the argument's name.
 REQUIRED: dict[str, Any] = {
     "base": optax.sgd(0.1),
+    "base_shapes": lambda params: jax.tree.map(_halved, params),
     "decay": 0.9,
     "direction": optax.scale(-1.0),
     "factor": 0.1,

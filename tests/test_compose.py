@@ -10,6 +10,7 @@ import pytest
 import optzoo
 from optzoo import baselines, compose
 from optzoo.compare.plan import select
+from optzoo.compare.plan.contestants import Contestant
 from optzoo.registry import Trait
 
 PARAMS = {"kernel": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "bias": jnp.ones(4)}
@@ -45,6 +46,11 @@ SAME = {
     ),
     "adamw+cosine": lambda: baselines.adamw(planned(1e-3)),
     "lookahead(adamw+cosine)": lambda: optzoo.lookahead(baselines.adamw(planned(1e-3))),
+    "adabound+cosine": lambda: optzoo.adabound(planned(1e-3), peak=1e-3),
+    "lookahead(adabound)+cosine": lambda: optzoo.lookahead(
+        optzoo.adabound(planned(1e-3), peak=1e-3)
+    ),
+    "adabound(peak=0.5)+cosine": lambda: optzoo.adabound(planned(1e-3), peak=0.5),
     "schedule_free(sgd)+cosine": lambda: optzoo.schedule_free(
         baselines.sgd(planned(0.1)), planned(0.1)
     ),
@@ -69,6 +75,13 @@ def test_a_given_learning_rate_reaches_everything_that_takes_one():
     for text in ("schedule_free(adamp)", "schedule_free(adamp(learning_rate=3.0))"):
         want = optzoo.schedule_free(optzoo.adamp(0.5), 0.5)
         assert program(optzoo.build(text, 0.5)) == program(want)
+
+
+@pytest.mark.parametrize("text", ["adabound", "lookahead(adabound)"])
+def test_a_comparison_tells_the_peak_of_its_schedule(text):
+    contestant = Contestant(compose.entry(text), "cosine")
+    want = optzoo.build(f"{text}+cosine", 0.5, total_steps=20)
+    assert program(contestant.build(0.5, 20)) == program(want)
 
 
 def test_names_have_one_form():

@@ -6,8 +6,10 @@ from subjects import BASES, PRIMITIVES, primitive_subject, subject, wrapper_subj
 import optzoo
 from optzoo.testing import conformance_checks
 
-# These run in tests/test_sharding.py, in processes with as many devices as they need.
+# These run in tests/test_sharding.py, in processes with as many devices as they need; those on
+# metadata say something on one device, too.
 ELSEWHERE = {"sharded_auto", "sharded_explicit", "two_processes"}
+METADATA = {"linen_metadata", "nnx_metadata"}
 # What a wrapper most easily breaks for a sound inside, and cheap; all else runs with -m slow.
 WRAPPING = {
     *("float32", "bfloat16", "x64_mode", "jit_equals_eager", "scan", "extra_args", "donation"),
@@ -17,7 +19,9 @@ WRAPPING = {
 CHECKS = [check for check in conformance_checks if check.name not in ELSEWHERE]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=str)
+@pytest.mark.parametrize(
+    "check", [check for check in CHECKS if check.name not in METADATA], ids=str
+)
 @pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_conformance(name, check):
     check(subject(name))

@@ -67,11 +67,9 @@ def arrays(name):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_an_element_wise_step_writes_each_array_once(name):
     kernels, temporaries = counts(name)
-    # The CPU's compiler writes one array a kernel, and shares one intermediate of each leaf; two
-    # where the gradient is clipped by the moment that it then goes to.
-    shared = 2 if "clip_unseen" in optzoo.get(name).defaults else 1
-    assert kernels <= arrays(name) + shared * LEAVES + SCALARS
-    assert temporaries <= shared + 0.05
+    # The CPU's compiler writes one array a kernel, and shares one intermediate of each leaf.
+    assert kernels <= arrays(name) + LEAVES + SCALARS
+    assert temporaries <= 1.05
 
 
 def state_numbers(tx):

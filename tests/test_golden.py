@@ -25,8 +25,18 @@ MATRICES = [name for name in CONFIGURATIONS if FILES[name].parent.name == "matri
 MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" in entry]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+def in_both_precisions():
+    """All recordings; in float32, where rounding hides much, one of each rule by default."""
+    seen = set()
+    for name in CONFIGURATIONS:
+        yield pytest.param(name, "float64", id=f"{name}-float64")
+        rule = CONFIGURATIONS[name]["optzoo"].get("call")
+        marks = pytest.mark.slow if rule in seen else ()
+        seen.add(rule)
+        yield pytest.param(name, "float32", id=f"{name}-float32", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*in_both_precisions()])
 def test_trajectory_is_the_recorded_one(name, dtype):
     configuration = CONFIGURATIONS[name]
     arrays = laid_out(name)

@@ -132,8 +132,9 @@ def test_adabounds_bounds_follow_the_rate_below_its_peak():
         (0.1, {}, 1.0),
         (lambda count: jnp.where(count > 0, 0.1, 0.4), {}, 0.25),
         (0.0, {}, 0.0),
+        (0.1, {"final_lr": lambda count: jnp.where(count > 0, 0.2, 0.5)}, 0.4),
     ]:
-        tx = optzoo.adabound(schedule, **closed, **options)
+        tx = optzoo.adabound(schedule, **(closed | options))
         state = tx.init(params)
         for _ in range(2):
             updates, state = tx.update(tiny, state, params)
@@ -167,12 +168,64 @@ def test_adamods_bound_is_void_where_a_rare_row_wakes():
     assert abs(new[0]) < 2e-3 * 1e-3
 
 
-@pytest.mark.parametrize("name", ["adabound", "adamomentum", "innaprop", "mars", "gravity"])
+ADAM = optax.chain(zoo.adam(), optax.scale_by_learning_rate(RATE))
+RARE = {
+    **{name: optzoo.get(name).factory() for name in ("adabound", "adamomentum", "mars", "gravity")},
+    "innaprop": optzoo.innaprop(weight_decay=0.0),
+    "spam": optzoo.spam(),
+    "stable_spam": optzoo.stable_spam(),
+    "nag_gs": optzoo.nag_gs(),
+    "induced_metric": optzoo.induced_metric(),
+    "entropy_sgd": optzoo.entropy_sgd(noise=0.0),
+    "gradient_stabilizer": optzoo.gradient_stabilizer(ADAM),
+    "grokfast": optzoo.grokfast(ADAM),
+    "grokfast_ma": optzoo.grokfast_ma(ADAM, window_size=3),
+    "xgrad": optzoo.xgrad(ADAM, RATE),
+}
+
+
+@pytest.mark.parametrize("name", RARE)
 def test_a_rare_row_moves_where_it_has_a_gradient_alone(name):
-    options = {"weight_decay": 0.0} if name == "innaprop" else {}
-    direction = getattr(optzoo, name)(**options)
-    update = woken(direction, asleep(direction, jnp.zeros(2)))
+    update = woken(RARE[name], asleep(RARE[name], jnp.zeros(2)))
     assert np.isfinite(update).all() and update[0] < 0 and update[1] == 0
+
+
+def test_what_a_rare_row_slept_through_does_not_count():
+    silent = jnp.zeros(2)
+    tx = optzoo.gradient_stabilizer(optax.identity())
+    np.testing.assert_allclose(woken(tx, asleep(tx, silent)), woken(tx, asleep(tx, silent, 0)))
+    # Past its first steps after a reset, SPAM clips what it has not seen.
+    spam = optzoo.spam(period=SILENT - 100, grad_accu_steps=20)
+    assert not np.any(woken(spam, asleep(spam, silent)))
+    free = optzoo.spam(period=SILENT - 100, grad_accu_steps=20, clip_unseen=False)
+    assert woken(free, asleep(free, silent))[0] < 0
+
+
+def test_whole_numbers_and_those_that_may_be_none_may_be_traced():
+    params, grads = example(0)
+
+    def rising(count):
+        return 0.02 * jnp.asarray(count, float)
+
+    for name, make, numbers in (
+        ("period", lambda x: optzoo.stable_spam(period=x), [3, 4]),
+        ("warmup_steps", lambda x: optzoo.spam(period=3, warmup_steps=x), [2, 9]),
+        ("momentum_steps", lambda x: optzoo.stable_spam(momentum_steps=x), [3, 9]),
+        ("peak", lambda x: optzoo.adabound(rising, peak=x), [0.1, 0.3]),
+        ("peak", lambda x: optzoo.gravity(peak=x, key=jax.random.key(0)), [0.1, 0.3]),
+    ):
+
+        def run(x, make=make):
+            return runner(make(x))(params, grads)[0]
+
+        together = jax.vmap(run)(jnp.asarray(numbers))
+        for row, number in enumerate(numbers):
+            got = jax.tree.map(lambda x, row=row: x[row], together)
+            jax.tree.map(
+                partial(np.testing.assert_allclose, rtol=1e-4, err_msg=name, atol=1e-7),
+                got,
+                run(number),
+            )
 
 
 def test_adamomentums_first_step_is_ten_times_adams():

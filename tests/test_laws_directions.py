@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from hypothesis import given
 from laws import SHAPES, STEPS, close, law, mapped, same, scales, seeds, tree
 
@@ -170,6 +171,32 @@ def test_stable_decay_compares_its_strength_with_the_gradients_size(seed):
     total = sum(float(jnp.sum(v)) for v in jax.tree.leaves(second))
     size = (total / sum(v.size for v in jax.tree.leaves(second))) ** 0.5
     close(zoo.stable_decay(0.1 * size, second), 0.9)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_decay_that_knows_its_rate_follows_the_step(moved):
+    params, steps = tree(0), tree(1, steps=3)
+
+    def rate(count):
+        return 0.1 * (jnp.asarray(count, float) + 1)
+
+    tx = zoo.rated_decay(
+        rate,
+        0.5,
+        {"kernel": True, "conv": True, "bias": False, "gain": False},
+        moved=moved,
+        start=1,
+    )
+    got = mapped(tx)(params, steps)
+    for name, decayed in {"kernel": True, "bias": False}.items():
+        for count in range(3):
+            weights = params[name] + float(moved) * steps[name][count]
+            left = float(decayed and count >= 1) * 0.5 * rate(count) * weights
+            close(got[name][count], steps[name][count] - left)
+    free = zoo.rated_decay(rate, 0.0)
+    same(mapped(free)(params, steps), steps)
+    with pytest.raises(ValueError, match="parameters"):
+        free.update(params, free.init(params))
 
 
 @law

@@ -79,3 +79,57 @@ def test_cautious_keeps_what_descends_and_enlarges_it():
         filtered = optzoo.cautious(tx, rescale=rescale)
         updates, _ = filtered.update(grads, filtered.init(grads), grads)
         close(updates["w"], factor * jnp.array([-1.0, -2.0, 0.0, 0.0]))
+
+
+CURVES = {"w": jnp.array([1.0, 4.0]), "gain": jnp.array(3.0)}
+
+
+def bowl(params):
+    return sum(jnp.sum(CURVES[name] * p**2) / 2 for name, p in params.items())
+
+
+def second(params, direction, radius, weight=1.0, scale=1.0):
+    tx = primitives.second_gradient(optax.identity(), direction, radius, weight)
+    grads = jax.tree.map(lambda c, p: scale * c * p, CURVES, params)
+    return tx.update(grads, tx.init(params), params, value_fn=bowl)[0]
+
+
+def test_second_gradients_of_a_quadratic_are_known():
+    params = {"w": jnp.array([3.0, -1.0]), "gain": jnp.array(0.5)}
+    curves, p = np.array([1.0, 4.0, 3.0]), np.array([3.0, -1.0, 0.5])
+    g = curves * p
+    sharp = p**2 * g / np.linalg.norm(p * g)
+    directions = {"unit": g / np.linalg.norm(g), "adaptive": sharp, "gradient": g}
+    for direction, d in directions.items():
+        for radius, weight in ((0.1, 1.0), (-0.2, -0.5)):
+            want = g + weight * radius * curves * d
+            got = second(params, direction, radius, weight)
+            close(jnp.append(got["w"], got["gain"]), jnp.array(want, jnp.float32))
+
+
+def test_the_ascent_has_its_length_whatever_the_size_of_the_gradient():
+    params = {"w": jnp.array([3.0, -1.0]), "gain": jnp.array(0.5)}
+    for scale in (1e-25, 1e30):
+        jax.tree.map(close, second(params, "unit", 0.1, scale=scale), second(params, "unit", 0.1))
+    still = jax.tree.map(jnp.zeros_like, params)
+    for direction in ("unit", "adaptive"):
+        jax.tree.map(close, second(still, direction, 0.1), still)
+
+
+def test_flooding_descends_above_its_level_and_climbs_below():
+    tx, grads = primitives.flood(0.5), {"w": jnp.array([1.0, -2.0])}
+    for value, sign in ((0.7, 1.0), (0.5, 0.0), (0.3, -1.0)):
+        updates, _ = tx.update(grads, tx.init(grads), value=jnp.array(value))
+        close(updates["w"], sign * grads["w"])
+
+
+def test_what_needs_the_loss_says_so():
+    params = {"w": jnp.ones(2)}
+    for tx, missing in (
+        (primitives.second_gradient(optax.identity()), "value_fn"),
+        (primitives.flood(0.5), "value"),
+    ):
+        with pytest.raises(ValueError, match=f"needs {missing}"):
+            tx.update(params, tx.init(params), params)
+    with pytest.raises(ValueError, match="direction"):
+        primitives.second_gradient(optax.identity(), "sideways")

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from laws import close, law, runner, same, seeds, tree
@@ -42,6 +43,25 @@ def test_weights_see_the_newest_gradient_in_its_place():
     same(updates, grads)
 
 
+@pytest.mark.parametrize("filter_type", ["mean", "sum"])
+@pytest.mark.parametrize("warmup", [True, False])
+def test_grokfast_adds_the_mean_or_the_sum_of_the_last_gradients(filter_type, warmup):
+    params, grads = tree(0), tree(1, steps=STEPS)
+    tx = optzoo.grokfast_ma(
+        optax.identity(), window_size=SIZE, lamb=2.0, filter_type=filter_type, warmup=warmup
+    )
+    got, d = flat(runner(tx)(params, grads)[0]), flat(grads)
+    for step, out in enumerate(got):
+        recent = d[max(0, step - SIZE + 1) : step + 1]
+        slow = recent.mean(0) if filter_type == "mean" else recent.sum(0)
+        close(out, d[step] + 2.0 * slow * (not warmup or step >= SIZE - 1))
+
+
+def test_a_window_is_a_whole_number():
+    with pytest.raises(ValueError, match=r"window must lie in \[1, inf\) and be a whole number"):
+        optzoo.mfac(window=2.5)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_a_gradient_without_finite_products_is_skipped(bad):
     params = {"w": jnp.ones(3), "b": jnp.ones(())}
@@ -49,4 +69,7 @@ def test_a_gradient_without_finite_products_is_skipped(bad):
     _, state = tx.update(params, tx.init(params), params)
     updates, after = tx.update({"w": jnp.full(3, bad), "b": jnp.ones(())}, state, params)
     same(updates, jax.tree.map(jnp.zeros_like, params))
-    same(after[1][0][1:], state[1][0][1:])
+    same(
+        (after[1][0].last.window, after[1][0].products),
+        (state[1][0].last.window, state[1][0].products),
+    )

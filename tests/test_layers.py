@@ -30,6 +30,7 @@ LEVELS = {
     "polynomials": 3,
     "stacks": 3,
     "decay": 4,
+    "directions": 4,
     "fitting": 4,
     "labels": 4,
     "moments": 4,

@@ -69,8 +69,14 @@ def test_ranger21s_warm_up_is_as_long_for_a_traced_decay_as_for_a_number(b2, wid
 
 @pytest.mark.parametrize(
     "made",
-    [partial(optzoo.ranger21, total_steps=100), lambda: primitives.adam(), optzoo.adamp],
-    ids=["ranger21", "adam", "adamp"],
+    [
+        partial(optzoo.ranger21, total_steps=100),
+        lambda: primitives.adam(),
+        optzoo.adamp,
+        optzoo.adamod,
+        optzoo.qhadam,
+    ],
+    ids=["ranger21", "adam", "adamp", "adamod", "qhadam"],
 )
 def test_second_moments_of_complex_parameters_are_real(made):
     target = Subject(made, traits=Traits(takes_complex=True))
@@ -78,6 +84,29 @@ def test_second_moments_of_complex_parameters_are_real(made):
     params = {"w": jnp.ones((3, 2), jnp.complex64)}
     kinds = {leaf.dtype for leaf in jax.tree.leaves(target.tx.init(params)) if leaf.ndim}
     assert kinds == {jnp.dtype("complex64"), jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [optzoo.dion, optzoo.entropy_sgd, partial(optzoo.stochastic_round, optax.sgd(0.1))],
+    ids=["dion", "entropy_sgd", "stochastic_round"],
+)
+def test_a_seed_may_be_traced(made):
+    def init(seed):
+        def numbers(leaf):
+            typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            return jax.random.key_data(leaf) if typed else leaf
+
+        return jax.tree.map(numbers, made(key=seed).init({"layer": {"kernel": jnp.ones((3, 3))}}))
+
+    for other in (jax.jit(init)(3), init(jax.random.key(3))):
+        jax.tree.map(np.testing.assert_array_equal, other, init(3))
+
+
+def test_psgd_refuses_complex_parameters_by_name():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2, jnp.complex64)}
+    with pytest.raises(ValueError, match=r"must be real; 'b' is complex64"):
+        optzoo.psgd().init(params)
 
 
 @pytest.mark.parametrize("mask", [None, {"dense": {"bias": False, "kernel": True}}])

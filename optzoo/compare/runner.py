@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, product
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import optzoo
 from optzoo.compare.errors import NotReused, UserError
 from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
@@ -42,6 +45,7 @@ def run(
     weight_decay: float | None = None,
     seeds: int = 3,
     steps: int | None = None,
+    record: Sequence[str] = (),
     out: str | Path | None = None,
     command: str = "",
     progress: Callable[[Progress], None] = lambda progress: None,
@@ -66,6 +70,9 @@ def run(
         own.
       seeds: how many seeds; runs with the same seed start equal and see the same batches.
       steps: steps of a run. Default: the problem's own number.
+      record: "norms" keeps the l1 and l2 norm of every step's gradient with each run; a later
+        comparison in the same folder makes the schedule of what ends in "+refined" of them. It
+        takes those of the best rate, averaged over the seeds.
       out: folder for the store, created if need be; runs that it holds already are not repeated.
         Default: results stay in memory.
       command: the command line that led here, for the report.
@@ -84,6 +91,8 @@ def run(
     grid = lrs if isinstance(lrs, Grid) else DEFAULT if lrs is None else Grid.of(list(lrs))
     seeds = select.whole("seeds", seeds)
     steps = None if steps is None else select.whole("steps", steps)
+    if unknown := set(record) - {"norms"}:
+        raise UserError(f"cannot record {min(unknown)!r}: there are norms")
     rules = contestants(select.optimizers(optimizers), schedules, weight_decay)
     tasks = select.problems(problems)
     for name, problem in tasks.items():
@@ -91,19 +100,17 @@ def run(
 
     with Store(_store_path(out)) as store:
         store.begin(_about(rules, tasks, grid, seeds, steps, weight_decay, command))
-        unseen = _run_all(store, rules, tasks, grid, range(seeds), steps, progress)
+        fill = partial(_Fill, store, grid, range(seeds), steps, "norms" in record)
+        unseen = _run_all(fill, rules, tasks, progress)
         if unseen:
             warnings.warn(_not_reused(unseen), NotReused, stacklevel=2)
         return Results.of(store)
 
 
 def _run_all(
-    store: Store,
+    fill_of: Callable[..., "_Fill"],
     rules: dict[str, Contestant],
     tasks: dict[str, Problem],
-    grid: Grid,
-    seeds: Sequence[int],
-    steps: int | None,
     progress: Callable[[Progress], None],
 ) -> dict[str, tuple[str, ...]]:
     """One problem after the other, or several where rules are few; a few pairs at a time.
@@ -119,7 +126,7 @@ def _run_all(
     names = list(tasks)
     for first in range(0, len(names), together):
         fills = [
-            _Fill(store, tasks[task], entry, grid, seeds, steps, rule, task)
+            fill_of(tasks[task], entry, rule, task)
             for task in names[first : first + together]
             for rule, entry in rules.items()
         ]
@@ -158,16 +165,20 @@ class _Fill:
     def __init__(
         self,
         store: Store,
-        problem: Problem,
-        contestant: Contestant,
         grid: Grid,
         seeds: Sequence[int],
         steps: int | None,
+        norms: bool,
+        problem: Problem,
+        contestant: Contestant,
         rule: str,
         task: str,
     ) -> None:
         self.store, self.grid, self.seeds, self.rule, self.task = store, grid, seeds, rule, task
-        self.sweep = Sweep(problem, contestant, steps or problem.steps)
+        steps = steps or problem.steps
+        if contestant.refines:
+            contestant = replace(contestant, norms=self._recorded(contestant.refines, steps))
+        self.sweep = Sweep(problem, contestant, steps, norms=norms)
         self.computed = 0
 
     def __call__(self) -> tuple[int, int]:
@@ -179,6 +190,28 @@ class _Fill:
         except Exception as error:
             where = f"optimizer {self.rule!r} on {self.task!r}"
             raise UserError(f"{where}: {one_line(error)}") from error
+
+    def _recorded(self, rule: str, steps: int) -> optzoo.GradientNorms:
+        """The norms that an earlier comparison recorded of a rule here, at its best rate."""
+        found = np.full((2, steps), np.nan)
+        for grid in self.store.earlier(self.task, rule):
+            by_rate: dict[float, list[Run]] = {}
+            for run in self.store.find(grid.program, grid.rates, self.seeds):
+                if len(run.curves.get("gradient_l2", ())) == steps:
+                    by_rate.setdefault(run.rate, []).append(run)
+            if by_rate:
+                best = by_rate[min(by_rate, key=lambda rate: _mean_loss(by_rate[rate]))]
+                rows = [[run.curves[f"gradient_{kind}"] for run in best] for kind in ("l1", "l2")]
+                found = np.mean(np.asarray(rows, float), axis=1)
+                break
+        l1, l2 = agree(found)
+        if np.isnan(l1).any():
+            raise UserError(
+                f"{self.rule!r} on {self.task!r} needs the gradient norms of {rule!r} over "
+                f"{steps} steps: record them first, with --record norms and the same --out, "
+                "--steps and --seeds"
+            )
+        return optzoo.GradientNorms(l1, l2, l1[:, None], l2[:, None])
 
     def measure(self) -> None:
         """Times a step, with nothing else going on, after new runs or where a stop prevented it."""
@@ -234,6 +267,12 @@ class _Fill:
         """The rate with the lowest mean final validation loss; divergence is infinitely bad."""
         means = self._losses(rates).mean(axis=1)
         return rates[int(np.argmin(np.where(np.isnan(means), np.inf, means)))]
+
+
+def _mean_loss(runs: Sequence[Run]) -> float:
+    """The mean final validation loss; divergence is infinitely bad."""
+    mean = np.mean([run.curves["loss"][-1] for run in runs])
+    return float(mean) if np.isfinite(mean) else np.inf
 
 
 def _store_path(out: str | Path | None) -> Path | None:

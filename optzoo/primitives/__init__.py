@@ -19,6 +19,10 @@ from optzoo.primitives.base import (
     widened as widened,
 )
 from optzoo.primitives.blocks import in_blocks as in_blocks
+from optzoo.primitives.bounds import (
+    ScheduleBound as ScheduleBound,
+    schedule_bound as schedule_bound,
+)
 from optzoo.primitives.combine import (
     add as add,
     divide as divide,
@@ -33,8 +37,6 @@ from optzoo.primitives.constraints import constrain as constrain
 from optzoo.primitives.decay import (
     add_decayed_weights as add_decayed_weights,
     cautious_decay as cautious_decay,
-    decay_after_step as decay_after_step,
-    decay_moved as decay_moved,
     pull_norms as pull_norms,
     rated_decay as rated_decay,
     stable_decay as stable_decay,
@@ -62,6 +64,7 @@ from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
 from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
+    kernel_mask as kernel_mask,
     linear_mask as linear_mask,
     matrix_labels as matrix_labels,
 )
@@ -77,6 +80,12 @@ from optzoo.primitives.moments import (
     rss as rss,
     second_moment as second_moment,
     unit_rms as unit_rms,
+)
+from optzoo.primitives.noise import (
+    GradientNoise as GradientNoise,
+    gradient_noise as gradient_noise,
+    inner_product_test as inner_product_test,
+    norm_test as norm_test,
 )
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
@@ -105,6 +114,11 @@ from optzoo.primitives.preconditioning import (
     power_iteration as power_iteration,
     precondition as precondition,
 )
+from optzoo.primitives.recording import (
+    GradientNorms as GradientNorms,
+    record_norms as record_norms,
+    recorded_norms as recorded_norms,
+)
 from optzoo.primitives.resets import restart as restart
 from optzoo.primitives.roots import (
     gram as gram,
@@ -121,6 +135,10 @@ from optzoo.primitives.schedules import (
     linear_warmup as linear_warmup,
     rectification as rectification,
 )
+from optzoo.primitives.second import (
+    flood as flood,
+    second_gradient as second_gradient,
+)
 from optzoo.primitives.spikes import (
     clip_spikes as clip_spikes,
     clip_to_average_peak as clip_to_average_peak,
@@ -132,14 +150,23 @@ from optzoo.primitives.stepsizes import (
     rate as rate,
     relative_rate as relative_rate,
 )
+from optzoo.primitives.trust import (
+    layer_rotation as layer_rotation,
+    rotate as rotate,
+    scale_by_trust_ratio as scale_by_trust_ratio,
+)
 from optzoo.primitives.whitening import (
     clip_amplitude as clip_amplitude,
     running_mean as running_mean,
     whiten as whiten,
     whiten_low_rank as whiten_low_rank,
 )
+from optzoo.primitives.widths import (
+    scale_by_width as scale_by_width,
+    width_init as width_init,
+)
 from optzoo.primitives.window import (
     gradient_window as gradient_window,
     inverse_fisher as inverse_fisher,
+    window_mean as window_mean,
 )
-from optzoo.primitives.windows import window_mean as window_mean

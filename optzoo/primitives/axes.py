@@ -6,6 +6,7 @@ Paths and shapes are all that is looked at: nothing here depends on a leaf's num
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeGuard
@@ -241,7 +242,7 @@ def is_convolution(leaf: Seen) -> bool:
     if "conv" in leaf.path.lower():
         return True
     if sum(size > 1 for size in leaf.sizes) < 3:
-        return not PROJECTION.fullmatch(owner_name(leaf.path))
+        return not re.fullmatch(PROJECTION, owner_name(leaf.path))
     return len(spatial) > 1 and len(set(spatial)) == 1 and not in_attention(leaf.path)
 
 
@@ -272,7 +273,7 @@ def _projection(leaf: Seen) -> Axes:
         reading = list(range(len(sizes) - 1))
     elif named or (places and in_attention(leaf.path)):
         reading = places[:1]
-    elif PROJECTION.fullmatch(owner_name(leaf.path)):
+    elif re.fullmatch(PROJECTION, owner_name(leaf.path)):
         reading = [0]
     else:
         reading = list(range(len(sizes) - 1))
@@ -368,10 +369,13 @@ def doubt(leaf: Seen, axes: AxesLike) -> str:
     """What `flax_axes` and `torch_axes` take for granted of a leaf where nothing tells its axes."""
     if axes is not None and axes is not flax_axes and axes is not torch_axes:
         return ""
+    if leaf.guessed:
+        return "its first axis is taken for a stack, by a name alone; `axes` settles it"
     if leaf.vector or len(leaf.rest) < 3 or leaf.bias or leaf.width or any(leaf.names):
         return ""
     order = leaf.sizes[::-1] if axes is torch_axes else leaf.sizes
     square = len(order) > 3 and len(set(order[:-2])) == 1
-    if square or "conv" in leaf.path.lower() or PROJECTION.fullmatch(owner_name(leaf.path)):
+    if square or "conv" in leaf.path.lower() or re.fullmatch(PROJECTION, owner_name(leaf.path)):
         return ""
-    return f"the {'first' if axes is torch_axes else 'last'} axis is taken for the output"
+    output = "first" if axes is torch_axes else "last"
+    return f"the {output} axis is taken for the output; `axes` settles it"

@@ -27,13 +27,17 @@ class Range:
 
     interval: str
     schedule: bool = False
+    whole: bool = False
 
     def __str__(self) -> str:
-        return f"lie in {self.interval}" + (" or be a schedule" if self.schedule else "")
+        more = " and be a whole number" * self.whole + " or be a schedule" * self.schedule
+        return f"lie in {self.interval}{more}"
 
     def allows(self, value: Any) -> bool:
         if callable(value):
             return self.schedule
+        if self.whole and not isinstance(value, int | np.integer):
+            return False
         if not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
             return False
         low, high = (float(bound) for bound in self.interval[1:-1].split(","))
@@ -64,7 +68,7 @@ NonNegative = Annotated[jax.typing.ArrayLike, Range("[0, inf)")]
 NonNegativeOrSchedule = Annotated[jax.typing.ArrayLike | Schedule, Range("[0, inf)", schedule=True)]
 Positive = Annotated[jax.typing.ArrayLike, Range("(0, inf)")]
 Count = Annotated[jax.typing.ArrayLike, Range("[1, inf)")]
-Size = Annotated[int, Range("[1, inf)")]
+Size = Annotated[int, Range("[1, inf)", whole=True)]
 """A count that chooses the program, and so cannot be traced."""
 
 
@@ -76,6 +80,12 @@ def at(value: jax.typing.ArrayLike | Schedule, count: jax.Array) -> jax.typing.A
 def real(count: jax.Array) -> jax.Array:
     """A step count as the widest enabled float: an int32 divided by an int is float32 only."""
     return count.astype(float)
+
+
+def random_key(key: int | jax.Array) -> jax.Array:
+    """A `jax.random` key as it is; for an integer seed, traced or not, the key of that seed."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jnp.asarray(key) if typed or np.ndim(key) else jax.random.key(key)
 
 
 def is_zero(value: Any) -> bool:
@@ -93,14 +103,9 @@ def checked(factory: Callable[P, R]) -> Callable[P, R]:
       ValueError: from the factory; the message names the argument, the value and what is allowed.
     """
 
-    @functools.cache
-    def rules():
-        # Read at the first call: annotations are slow to read, and most are never needed.
-        return inspect.signature(factory), _allowed_values(factory)
-
     @functools.wraps(factory)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
-        signature, allowed = rules()
+        signature, allowed = _rules(factory)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if name in allowed and not isinstance(value, jax.core.Tracer):
                 optional, values = allowed[name]
@@ -269,6 +274,14 @@ def require(extra_args: Mapping[str, Any], name: str, who: str) -> Any:
         call = f"update(grads, state, params, {name}=…)"
         raise ValueError(f"{who} needs {name}, {ASKED_FOR[name]}: call {call}")
     return extra_args[name]
+
+
+@functools.lru_cache(maxsize=1024)
+def _rules(
+    factory: Callable[..., Any],
+) -> tuple[inspect.Signature, dict[str, tuple[bool, Range | OneOf]]]:
+    """Read at the first call: annotations are slow to read, and most are never needed."""
+    return inspect.signature(factory), _allowed_values(factory)
 
 
 def _allowed_values(factory: Callable[..., Any]) -> dict[str, tuple[bool, Range | OneOf]]:

@@ -15,10 +15,11 @@ import optax
 from optzoo.primitives.base import (
     Mask,
     Tree,
+    real_dtype,
     require_params,
     require_values,
     same_structure,
-    transformation,
+    widened,
 )
 
 
@@ -68,7 +69,9 @@ def merge_leaves(
         def spread(output):
             if same_structure(output, updates):
                 return output
-            return jax.tree.map(lambda leaf: jnp.asarray(output, leaf.dtype), updates)
+            # In the leaf's precision: a rate stays real where the leaf is complex.
+            dtype = jnp.result_type if jnp.iscomplexobj(output) else real_dtype
+            return jax.tree.map(lambda leaf: jnp.asarray(output, dtype(leaf)), updates)
 
         return jax.tree.map(fn, *(spread(output) for output in outputs))
 
@@ -78,22 +81,18 @@ def merge_leaves(
 def _merge(combine: Callable[..., Tree], branches) -> optax.GradientTransformationExtraArgs:
     branches = tuple(optax.with_extra_args_support(branch) for branch in branches)
 
-    @transformation
-    def merged():
-        def init(params):
-            return tuple(branch.init(params) for branch in branches)
+    def init(params):
+        return tuple(branch.init(params) for branch in branches)
 
-        def update(updates, state, params=None, **extra_args):
-            results = [
-                branch.update(updates, branch_state, params, **extra_args)
-                for branch, branch_state in zip(branches, state, strict=True)
-            ]
-            outputs, state = zip(*results, strict=True)
-            return combine(updates, *outputs), state
+    def update(updates, state, params=None, **extra_args):
+        results = [
+            branch.update(updates, branch_state, params, **extra_args)
+            for branch, branch_state in zip(branches, state, strict=True)
+        ]
+        outputs, state = zip(*results, strict=True)
+        return combine(updates, *outputs), state
 
-        return optax.GradientTransformationExtraArgs(init, update)
-
-    return merged()
+    return widened(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _pass_params(updates: Tree, params: Tree) -> Tree:

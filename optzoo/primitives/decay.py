@@ -1,7 +1,5 @@
 """Pulling weights back: weight decay, and decays that need to know more."""
 
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,14 +9,13 @@ from optzoo.primitives.base import (
     LearningRate,
     Mask,
     NonNegative,
-    Range,
     Tree,
     at,
     is_zero,
     require_params,
     transformation,
 )
-from optzoo.primitives.combine import add, gradient, merge_leaves, select
+from optzoo.primitives.combine import select
 from optzoo.primitives.norms import size, unit_norm
 
 
@@ -57,58 +54,45 @@ def add_decayed_weights(
 
 @transformation
 def rated_decay(
-    learning_rate: LearningRate, weight_decay: NonNegative, mask: Mask = None
+    learning_rate: LearningRate,
+    weight_decay: NonNegative,
+    mask: Mask = None,
+    *,
+    moved: bool = False,
+    start: NonNegative = 0,
 ) -> optax.GradientTransformation:
-    """Decoupled decay for steps that hold their learning rate already.
+    """Decoupled decay behind a finished step, which has its learning rate already.
 
     Rule:
-      returns u + learning_rate·weight_decay·p where the mask is True
+      u ← u − learning_rate·weight_decay·p where the mask is True
+      moved: of the weights that the step makes, u ← u − learning_rate·weight_decay·(p + u)
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      weight_decay: decoupled decay.
+      weight_decay: decoupled decay; the plain number 0 costs nothing.
       mask: which leaves to decay: a tree of booleans, or a function that makes one.
+      moved: decay the weights after the step has moved them, not before.
+      start: how many steps go by without a decay.
 
     Returns:
-      A transformation that needs the parameters.
-
-    Raises:
-      ValueError: for an argument out of range, or without parameters.
-    """
-    decay = optax.chain(
-        optax.set_to_zero(),
-        add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
-    )
-    return merge_leaves(add, gradient, decay)
-
-
-@transformation
-def decay_after_step(
-    learning_rate: LearningRate, weight_decay: NonNegative, mask: Mask = None
-) -> optax.GradientTransformation:
-    """Decays the weights that a finished step makes, to stand behind the learning rate.
-
-    Rule:
-      u ← u − learning_rate·weight_decay·(p + u) where the mask is True
-
-    Args:
-      learning_rate: a number, or a schedule of the number of finished steps.
-      weight_decay: decoupled decay.
-      mask: which leaves to decay: a tree of booleans, or a function that makes one.
-
-    Returns:
-      A transformation whose state is the step count.
+      A transformation whose state is the step count. It needs the parameters in `update`.
 
     Raises:
       ValueError: for an argument out of range, or without parameters.
     """
 
     def update(updates, count, params=None):
-        require_params(params, "decay_after_step")
-        strength = jnp.asarray(at(learning_rate, count) * jnp.asarray(weight_decay), float)
-        decayed = jax.tree.map(lambda u, p: u - strength.astype(u.dtype) * (p + u), updates, params)
-        return select(mask, decayed, updates), optax.safe_increment(count)
+        require_params(params, "weight decay")
+        following = optax.safe_increment(count)
+        if is_zero(weight_decay):
+            return updates, following
+        now = jnp.where(count < start, 0, at(learning_rate, count) * jnp.asarray(weight_decay))
+        strength = now.astype(float)
+
+        def decayed(u, p):
+            return u - strength.astype(u.dtype) * (p + u if moved else p)
+
+        return select(mask, jax.tree.map(decayed, updates, params), updates), following
 
     return optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
 
@@ -165,47 +149,6 @@ def pull_norms(
         return p * (first * (1 - jnp.asarray(2 * strength, p.dtype) * pull))
 
     return map_with_axes(pulled, axes, params)
-
-
-@transformation
-def decay_moved(
-    weight_decay: NonNegative,
-    learning_rate: LearningRate = 1.0,
-    mask: Mask = None,
-    *,
-    start: Annotated[jax.typing.ArrayLike, Range("[0, inf)")] = 0,
-) -> optax.GradientTransformation:
-    """Decays the weights after the step has moved them, not before; it comes last in a chain.
-
-    Rule:
-      u ← u − learning_rate·weight_decay·(p + u), from step `start` on, counted from 0
-
-    Args:
-      weight_decay: the decay; the plain number 0 costs nothing.
-      learning_rate: a number, or a schedule of the number of finished steps.
-      mask: which leaves to decay: a tree of booleans, or a function that makes one.
-      start: how many steps go by without a decay.
-
-    Returns:
-      A transformation whose state is the step count. It needs the parameters in `update`.
-
-    Raises:
-      ValueError: for an argument out of range, or without parameters.
-    """
-
-    def update(updates, count, params=None):
-        require_params(params, "weight decay")
-        strength = at(learning_rate, count) * jnp.where(count < start, 0, 1) * weight_decay
-
-        def decayed(u, p):
-            return u - jnp.asarray(strength, u.dtype) * (p + u)
-
-        if not is_zero(weight_decay):
-            updates = jax.tree.map(decayed, updates, params)
-        return updates, optax.safe_increment(count)
-
-    tx = optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
-    return tx if mask is None else optax.masked(tx, mask)
 
 
 @transformation

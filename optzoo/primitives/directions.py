@@ -21,7 +21,13 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import gradient, select
-from optzoo.primitives.norms import layer_energy, layer_maximum, root, unit_norm
+from optzoo.primitives.norms import (
+    layer_energy,
+    layer_maximum,
+    layer_sum,
+    root,
+    unit_norm,
+)
 
 KeptShare = Literal["mean", "plus_one"]
 
@@ -391,10 +397,8 @@ def remove_parallel(
         # Numbers of at most 1, so that no square is too large or too small for its dtype.
         peaks = [layer_maximum(spec, x) for x in (g, p)]
         g, p = (x / jnp.where(peak > 0, peak, 1) for x, peak in zip((g, p), peaks, strict=True))
-        batch = spec.batch if spec else ()
-        summed = tuple(axis for axis in range(g.ndim) if axis not in batch)
-        along = jnp.sum((jnp.conj(p) * g).real, axis=summed, keepdims=bool(batch))
-        energy = layer_energy(spec, p)
+        # Sums of one order: where g is along p, both have the same rounding.
+        along, energy = layer_sum(spec, (jnp.conj(p) * g).real), layer_energy(spec, p)
         q = g - along / jnp.where(energy > 0, energy, 1) * p
         size, left = root(layer_energy(spec, g)), root(layer_energy(spec, q))
         # What is left of a gradient along the weights is rounding, and no direction.

@@ -36,6 +36,7 @@ class Seen:
       width: the size of the model's width, if the leaf has an axis of that size.
       transposed: whether the kernels of its neighbourhood are (out, in), as their biases prove;
         None where there is no proof.
+      guessed: whether a name that no other leaf bears out is all that tells of a stack.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Seen:
     bias: tuple[int, ...] | None = None
     width: int | None = None
     transposed: bool | None = None
+    guessed: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -131,7 +133,7 @@ def layer_key(path: str) -> tuple[str, str]:
     if name.isdigit() and module.rpartition("/")[2].isdigit():
         return module, ""
     index = "" if path.endswith(name) else path.rpartition("/")[2]
-    return module, _KIND.sub("", name) + index
+    return module, re.sub(_KIND, "", name) + index
 
 
 def owner_name(path: str, *, raw: bool = False) -> str:
@@ -143,34 +145,40 @@ def owner_name(path: str, *, raw: bool = False) -> str:
 
 
 KERNELS = ("kernel", "weight", "weights", "w")
+# Patterns are texts, which `re` compiles when they are first needed: importing stays cheap.
 # Names are compared in lower case, without underscores and final digits: Embed_0 is "embed".
-_BIAS = re.compile(r"\w*bias(es)?|b|beta|offset")
-_KIND = re.compile(r"kernel|weights?|bias(es)?|scale|gamma|beta|offset|(^|_)[wWb](?=_?\d*$)")
-_SCALE = re.compile(r"\w*scale|gamma")
-_NORM = re.compile(r"\w*norm|\w*ln|ln\w?|bn\w?|\w*bn")
-_QUERY_NORM = re.compile(r"\w*(q|k|query|key)(layer)?(norm|ln)\w*")
-PROJECTION = re.compile(r"(to|w)?(q|k|v|kv|qkv|query|key|value|querykeyvalue)(proj|projection)?")
+_BIAS = r"\w*bias(es)?|b|beta|offset"
+_KIND = r"kernel|weights?|bias(es)?|scale|gamma|beta|offset|(^|_)[wWb](?=_?\d*$)"
+_SCALE = r"\w*scale|gamma"
+_NORM = r"\w*norm|\w*ln|ln\w?|bn\w?|\w*bn"
+_QUERY_NORM = r"\w*(q|k|query|key)(layer)?(norm|ln)\w*"
+PROJECTION = r"(to|w)?(q|k|v|kv|qkv|query|key|value|querykeyvalue)(proj|projection)?"
 # These are compared with the name as it stands, whose case and digits tell.
-_LIFTED = re.compile(r"(?:(?:Scan|Vmap|Checkpoint|Remat)(?=[A-Z]))+")
-_STACK = re.compile(r"(\w*_)?(layers|blocks|experts)|(scan|stacked)\w*|expert")
-_INDEX = re.compile(r"\d+|(layer|block|expert)s?_?\d+")
-_STACKED_AXIS = re.compile(r"layers?|blocks?|stack(ed)?|scan|stages?|exp(ert)?s?|ensemble")
+_LIFTED = r"(?:(?:Scan|Vmap|Checkpoint|Remat)(?=[A-Z]))+"
+_STACK = r"(\w*_)?(layers|blocks|experts)|(scan|stacked)\w*|expert"
+_INDEX = r"\d+|(layer|block|expert)s?_?\d+"
+_STACKED_AXIS = r"layers?|blocks?|stack(ed)?|scan|stages?|exp(ert)?s?|ensemble"
 
 
-_ATTENTION = re.compile(r"\w*(attention|attn|multihead)\w*")
+_ATTENTION = r"\w*(attention|attn|multihead)\w*"
 
 
 def in_attention(path: str) -> bool:
     """Whether a module's name puts a leaf into attention, or its own makes it a projection."""
     names = map(plain, path.split("/"))
-    return bool(PROJECTION.fullmatch(owner_name(path)) or any(map(_ATTENTION.fullmatch, names)))
+    return bool(re.fullmatch(PROJECTION, owner_name(path))) or any_like(_ATTENTION, names)
+
+
+def any_like(pattern: str, names: Iterable[str]) -> bool:
+    """Whether a pattern matches one of the names as a whole."""
+    return any(re.fullmatch(pattern, name) for name in names)
 
 
 def is_vector(path: str, ndim: int) -> bool:
     """Whether rank or name tell that a leaf is no matrix."""
     name = plain(own_name(path)[1])
-    normed = ndim == 2 and _NORM.fullmatch(owner_name(path))
-    return ndim < 2 or bool(_BIAS.fullmatch(name) or _SCALE.fullmatch(name) or normed)
+    normed = ndim == 2 and re.fullmatch(_NORM, owner_name(path))
+    return ndim < 2 or bool(re.fullmatch(_BIAS, name) or re.fullmatch(_SCALE, name) or normed)
 
 
 @functools.lru_cache(maxsize=64)
@@ -190,10 +198,11 @@ class _Tree:
         self.leaves = {path: (shape, names) for path, shape, names in leaves}
         self.rest = {path: list(range(len(shape))) for path, (shape, _) in self.leaves.items()}
         self.proofs: dict[str, list[str]] = defaultdict(list)
+        self.guessed: set[str] = set()
         self.biases = {
             layer_key(path): path
             for path in self.leaves
-            if _BIAS.fullmatch(plain(own_name(path)[1])) or self.is_beside(path)
+            if re.fullmatch(_BIAS, plain(own_name(path)[1])) or self.is_beside(path)
         }
         self.norms = {path for path in self.leaves if self.is_norm(path)}
         self.vectors = {path for path in self.leaves if is_vector(path, len(self.rest[path]))}
@@ -211,13 +220,13 @@ class _Tree:
         """A norm has a scale named so, or a weight that has the shape of its bias."""
         module, name = own_name(path)
         shape, _ = self.leaves[path]
-        if _SCALE.fullmatch(plain(name)):
+        if re.fullmatch(_SCALE, plain(name)):
             return len(shape) > 0
         if plain(name) not in KERNELS or not shape:
             return False
         bias = self.biases.get(layer_key(path))
         alike = bias is not None and self.leaves[bias][0] == shape
-        named = _NORM.fullmatch(plain(module.rpartition("/")[2])) and len(shape) < 3
+        named = re.fullmatch(_NORM, plain(module.rpartition("/")[2])) and len(shape) < 3
         return bool(len(shape) == 1 or alike or named)
 
     def bias(self, path: str) -> tuple[int, ...] | None:
@@ -233,7 +242,7 @@ class _Tree:
     def drop_named_axes(self) -> None:
         for path, (_, names) in self.leaves.items():
             for axis, name in enumerate(names):
-                if name and _STACKED_AXIS.fullmatch(name):
+                if name and re.fullmatch(_STACKED_AXIS, name):
                     self.rest[path].remove(axis)
                     self.proofs[path].append(own_name(path)[0])
 
@@ -302,7 +311,7 @@ class _Tree:
             bias is None
             or len(sizes) < 3
             or len(bias) < 2
-            or PROJECTION.fullmatch(owner_name(path))
+            or re.fullmatch(PROJECTION, owner_name(path))
         ):
             return False
         outputs = bias[1:]
@@ -312,6 +321,9 @@ class _Tree:
     def drop_stacks_by_name(self) -> None:
         """Leading axes of modules whose names say that they are lifted, if no leaf denies it."""
         common = self.common(0)
+        alike = Counter(
+            (owner, self.sizes(path)[:1]) for path in self.leaves for owner in ancestry(path)
+        )
         for path in self.leaves:
             proofs = list(self.proofs[path])
             count = 0
@@ -322,6 +334,9 @@ class _Tree:
                         proofs.remove(proof)
                     elif common.get(owner) or experts or count:
                         count += 1
+                        lifted = re.match(_LIFTED, owner.rpartition("/")[2])
+                        if not lifted and alike[owner, self.sizes(path)[:1]] < 2:
+                            self.guessed.add(path)
             if path not in self.vectors and count:
                 del self.rest[path][: min(count, len(self.rest[path]) - 2)]
 
@@ -351,6 +366,7 @@ class _Tree:
                 self.bias(path),
                 width,
                 None if vote is None or not _is_kernel(path) else vote[True] > vote[False],
+                path in self.guessed,
             )
 
         return {path: conclude(path) for path in self.leaves}
@@ -360,8 +376,8 @@ class _Tree:
         count: Counter[int] = Counter()
         for path in self.norms:
             if len(sizes := self.sizes(path)) == 1:
-                count[sizes[0]] += not _QUERY_NORM.fullmatch(
-                    plain(own_name(path)[0].rpartition("/")[2])
+                count[sizes[0]] += not re.fullmatch(
+                    _QUERY_NORM, plain(own_name(path)[0].rpartition("/")[2])
                 )
         return {size: (often, size) for size, often in count.items()}
 
@@ -382,9 +398,9 @@ def _stacks_by_name(path: str) -> Iterator[tuple[str, int, bool]]:
     owner, mixture = "", ""
     for module, child in pairwise(path.split("/")):
         owner = f"{owner}/{module}" if owner else module
-        if lifted := _LIFTED.match(module):
+        if lifted := re.match(_LIFTED, module):
             yield owner, len(re.findall("Scan|Vmap", lifted[0])), False
-        elif _STACK.fullmatch(module) and not _INDEX.fullmatch(child):
+        elif re.fullmatch(_STACK, module) and not re.fullmatch(_INDEX, child):
             yield owner, 1, "expert" in module
             mixture = "" if "expert" in module else mixture
         elif "moe" in module.lower() and not in_attention(path):

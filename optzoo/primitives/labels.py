@@ -12,10 +12,18 @@ import numpy as np
 import optax
 from jax.tree_util import tree_leaves_with_path
 
-from optzoo.primitives.axes import Axes, AxesLike, axes_reader, by_path, doubt, is_function
+from optzoo.primitives.axes import (
+    Axes,
+    AxesLike,
+    axes_reader,
+    by_path,
+    doubt,
+    is_function,
+    map_with_axes,
+)
 from optzoo.primitives.base import Tree
 from optzoo.primitives.evidence import ancestry, gather, in_attention, path_name
-from optzoo.primitives.obstacles import Layer, obstacles
+from optzoo.primitives.obstacles import GUESSED_HEAD, Layer, obstacles
 
 Selection: TypeAlias = str | Sequence[str] | Callable[[Tree], Tree] | Tree | None
 
@@ -40,8 +48,10 @@ def matrix_labels(
     - A layer inside a head whose outputs the head reads again or normalises is hidden.
     - A convolution that reads a single channel counts as depthwise.
 
-    `exclude` and `include` overrule; `optzoo.describe` prints the outcome. Where nothing tells
-    which axes of a matrix are which, a `RoutingWarning` names the leaves, once a process.
+    `exclude` and `include` overrule; `optzoo.describe` prints the outcome. Where something is
+    assumed without proof, a `RoutingWarning` names the leaves, once a process: which axes of a
+    matrix are which where nothing tells; a stack of which a name alone tells; a head that no layer
+    of its kind leads to.
 
     Args:
       params: parameters or updates; their shapes are enough.
@@ -64,7 +74,7 @@ def matrix_labels(
 
 
 class RoutingWarning(UserWarning):
-    """Which axes of some matrices are inputs and outputs is a guess that `axes` would settle."""
+    """What some leaves are is a guess, which an argument that the message names would settle."""
 
 
 def linear_mask(
@@ -110,6 +120,18 @@ def linear_mask(
     )
 
 
+def kernel_mask(params: Tree) -> Tree:
+    """Which leaves are more than vectors: all but biases, gains and scalars, stacked ones included.
+
+    Args:
+      params: parameters or updates in any layout; their shapes are enough.
+
+    Returns:
+      The tree of booleans.
+    """
+    return map_with_axes(lambda spec, _: spec is not None, None, params)
+
+
 @dataclass(frozen=True)
 class Route:
     """Where `matrix_labels` sends one leaf, and why; `doubt` is what was assumed without proof."""
@@ -144,15 +166,22 @@ def routes(
         if excluded(path):
             return Route(path, leaf, spec, "other", "excluded")
         if obstacle and not included(path):
-            return Route(path, leaf, spec, "other", obstacle)
+            guess = _GUESSED if obstacle == GUESSED_HEAD else ""
+            return Route(path, leaf, spec, "other", obstacle, guess)
         reason = "included" if obstacle else "hidden matrix"
         return Route(path, leaf, spec, "matrix", reason, doubt(layer.seen, axes))
 
     return [route(*pair, layer) for pair, layer in zip(pairs, layers, strict=True)]
 
 
+_GUESSED = (
+    "no other leaf makes or reads its outputs, so it goes to the other optimizer; `exclude` "
+    "confirms it, `include` overrules"
+)
+
+
 def warn_of_doubts(found: list[Route]) -> None:
-    """Warns of matrices whose axes are assumed, of the same ones once a process."""
+    """Warns of what is assumed of leaves without proof, of the same ones once a process."""
     doubtful = [route for route in found if route.doubt]
     if not doubtful:
         return
@@ -160,10 +189,7 @@ def warn_of_doubts(found: list[Route]) -> None:
         f"{route.path!r} of shape {np.shape(route.leaf)}: {route.doubt}" for route in doubtful[:3]
     )
     more = f" and {len(doubtful) - 3} more" if len(doubtful) > 3 else ""
-    message = (
-        f"nothing tells which axes of these matrices are inputs and outputs: {named}{more}; "
-        "`axes` settles it, and `exclude` leaves them to the other optimizer"
-    )
+    message = f"where the parameters leave it open, this is assumed: {named}{more}"
     if message not in _SAID:
         _SAID.add(message)
         warnings.warn(message, RoutingWarning, stacklevel=3)

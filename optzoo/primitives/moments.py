@@ -46,8 +46,12 @@ def _start(params: Tree, dtype: DType) -> MomentState:
 
 def _start_squares(params: Tree, dtype: DType) -> MomentState:
     """`_start` of an average of |g|², which is real where the parameters are complex."""
-    zeros = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or real_dtype(p)), params)
-    return MomentState(jnp.zeros([], jnp.int32), zeros)
+    return MomentState(jnp.zeros([], jnp.int32), real_zeros(params, dtype))
+
+
+def real_zeros(params: Tree, dtype: DType = None) -> Tree:
+    """Where an average of real numbers starts, whether or not the parameters are complex."""
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype or real_dtype(p)), params)
 
 
 def _with_squares(updates: Tree, moment: Tree, decay: Decay) -> Tree:
@@ -424,7 +428,7 @@ def unit_rms(
       axes: which axes are inputs and outputs; a leaf that is no matrix is one unit.
 
     Returns:
-      A transformation with `MomentState` whose output is one divisor a unit.
+      A transformation with a `packed` `MomentState` whose output is one divisor a unit.
 
     Raises:
       ValueError: for an argument out of range.
@@ -434,20 +438,19 @@ def unit_rms(
         over = None if spec is None else spec.input if unit == "output" else spec.output
         return (jnp.sum if total else jnp.mean)(abs_sq(g), axis=over, keepdims=True)
 
+    def energies(tree):
+        return map_with_axes(energy, axes, tree)
+
     def init(params):
-        units = jax.eval_shape(lambda tree: map_with_axes(energy, axes, tree), params)
-        return _start(units, None)
+        units = jax.eval_shape(lambda tree: packed(energies(tree)), params)
+        return MomentState(jnp.zeros([], jnp.int32), jnp.zeros(units.shape, units.dtype))
 
     def update(updates, state, params=None):
         del params
-        moment = map_with_axes(
-            lambda spec, g, v: decay * v + (1 - decay) * energy(spec, g),
-            axes,
-            updates,
-            state.moment,
-        )
-        out = jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, moment)
-        return out, MomentState(optax.safe_increment(state.steps), moment)
+        mean = energies(updates)
+        moment = decay * state.moment + (1 - decay) * packed(mean)
+        divisor = unpacked(jnp.sqrt(moment + eps_root) + eps, mean)
+        return divisor, MomentState(optax.safe_increment(state.steps), moment)
 
     return optax.GradientTransformation(init, update)
 

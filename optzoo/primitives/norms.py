@@ -66,7 +66,12 @@ def _replicated(x: jax.Array) -> jax.Array:
 
 def layer_energy(spec: Axes | None, x: jax.Array) -> jax.Array:
     """Σ |x|² of a layer: a scalar, or one number a stacked layer where the axes have a batch."""
-    return _over_layer(jnp.sum, spec, abs_sq(x))
+    return layer_sum(spec, abs_sq(x))
+
+
+def layer_sum(spec: Axes | None, x: jax.Array) -> jax.Array:
+    """The sum of a layer's numbers, in the shape of `layer_energy`."""
+    return _over_layer(jnp.sum, spec, x)
 
 
 def layer_maximum(spec: Axes | None, x: jax.Array) -> jax.Array:

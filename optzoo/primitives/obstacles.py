@@ -10,6 +10,7 @@ from optzoo.primitives.axes import Axes
 from optzoo.primitives.evidence import (
     KERNELS,
     Seen,
+    any_like,
     in_attention,
     layer_key,
     own_name,
@@ -72,22 +73,22 @@ class Layer:
         return scope, name.removesuffix(number), int(number or -1)
 
 
-_EXPERTS = re.compile(r"\w*(moe|expert|mixture)\w*")
-_HEAD = re.compile(r"(?!pre)\w*(head|logits?|classifier|readout)|logit\w*|\w*unembed\w*")
-_LAST = re.compile(
+_EXPERTS = r"\w*(moe|expert|mixture)\w*"
+_HEAD = r"(?!pre)\w*(head|logits?|classifier|readout)|logit\w*|\w*unembed\w*"
+_LAST = (
     r"out|\w*outputs?|(conv|fc)?(output|out|final|last)(layer|dense|linear|proj|projection|conv)?"
 )
-_EMBEDDING = re.compile(r"\w*embed\w*|\w*emb|wte|wpe|pos|posenc|position(?!wise)\w*|cls|\w*tokens?")
-_TABLE = re.compile(r"\w*(table|queries|probes?|latents?|prompts?|slots?)|code(books?|vectors?)")
-_POSITION = re.compile("pos|wpe")
-_MAKES_TABLE = re.compile(
-    r"\w*(project|proj|projection|mappingin|mapping|linear|dense|fc|mlp|layer)"
-)
-_ROUTER = re.compile(r"\w*router\w*")
-_STATE_SPACE = re.compile(r"[ABCDP](_?(log|re|im|real|imag))?|Lambda\w*|log_step|log_dt|dt_bias")
-_GENERIC = re.compile(
-    r"|w|weights?|kernel|dense|linear|lin|fc|hidden|layers?|proj|projection|affine|decoder"
-)
+_EMBEDDING = r"\w*embed\w*|\w*emb|wte|wpe|pos|posenc|position(?!wise)\w*|cls|\w*tokens?"
+_TABLE = r"\w*(table|queries|probes?|latents?|prompts?|slots?)|code(books?|vectors?)"
+_POSITION = "pos|wpe"
+_MAKES_TABLE = r"\w*(project|proj|projection|mappingin|mapping|linear|dense|fc|mlp|layer)"
+_ROUTER = r"\w*router\w*"
+_STATE_SPACE = r"[ABCDP](_?(log|re|im|real|imag))?|Lambda\w*|log_step|log_dt|dt_bias"
+_GENERIC = r"|w|weights?|kernel|dense|linear|lin|fc|hidden|layers?|proj|projection|affine|decoder"
+
+
+GUESSED_HEAD = "output head (as it seems)"
+"""A last layer that no other one of its kind leads to: a hint, and no proof."""
 
 
 def obstacles(layers: list[Layer]) -> dict[str, str]:
@@ -99,8 +100,8 @@ def obstacles(layers: list[Layer]) -> dict[str, str]:
     for layer in layers:
         if layer.axes is not None and (layer.scope, layer.fans) in tied:
             why[layer.path] = why[layer.path] or "output head"
-    for layer in _last_layers(layers, why):
-        why[layer.path] = "output head (last layer)"
+    for layer, after_another in _last_layers(layers, why):
+        why[layer.path] = "output head (last layer)" if after_another else GUESSED_HEAD
     return why
 
 
@@ -115,20 +116,20 @@ def _obstacle(layer: Layer, *, in_head: bool = False) -> str:
     rows, columns = layer.fans
     if "vocab" in seen.names:
         return "output head" if seen.names.index("vocab") in axes.output else "embedding"
-    if top_level and _LAST.fullmatch(owner):
+    if top_level and re.fullmatch(_LAST, owner):
         return "output head"
-    if not in_head and not in_attention(seen.path) and any(map(_HEAD.fullmatch, near)):
+    if not in_head and not in_attention(seen.path) and any_like(_HEAD, near):
         return "output head"
-    if any(map(_EMBEDDING.fullmatch, near)) and not _reads_no_table(layer):
+    if any_like(_EMBEDDING, near) and not _reads_no_table(layer):
         return "embedding"
-    if plain(own) == owner and (_TABLE.fullmatch(owner) or "pos" in words(own)):
+    if plain(own) == owner and (re.fullmatch(_TABLE, owner) or "pos" in words(own)):
         return "embedding"
-    if any(map(_ROUTER.fullmatch, names[-4:])):
+    if any_like(_ROUTER, names[-4:]):
         return "router"
     # A bare "gate" is a router among experts, but half of a SwiGLU layer where it widens.
-    if owner == "gate" and (columns < rows or any(map(_EXPERTS.fullmatch, names))):
+    if owner == "gate" and (columns < rows or any_like(_EXPERTS, names)):
         return "router"
-    if _STATE_SPACE.fullmatch(own):
+    if re.fullmatch(_STATE_SPACE, own):
         return "state-space parameter"
     if min(rows, columns) < 2:
         return "single row or column"
@@ -139,7 +140,7 @@ def _obstacle(layer: Layer, *, in_head: bool = False) -> str:
 
 def _reads_no_table(layer: Layer) -> bool:
     """Whether a layer with "embed" in its path is a linear one: tables have no bias."""
-    linear = _MAKES_TABLE.fullmatch(owner_name(layer.path)) and layer.seen.bias
+    linear = re.fullmatch(_MAKES_TABLE, owner_name(layer.path)) and layer.seen.bias
     return bool(linear and len(layer.seen.rest) == 2 and "patch" not in layer.path.lower())
 
 
@@ -148,7 +149,7 @@ def _hidden_in_heads(layers: list[Layer], why: dict[str, str]) -> Iterator[Layer
     heads = defaultdict(list)
     for layer in layers:
         modules = layer.path.split("/")
-        ends = [at for at, name in enumerate(modules, 1) if _HEAD.fullmatch(plain(name))]
+        ends = [at for at, name in enumerate(modules, 1) if re.fullmatch(_HEAD, plain(name))]
         if ends and ends[-1] < len(modules) - 1:
             heads["/".join(modules[: ends[-1]])].append(layer)
     for members in heads.values():
@@ -184,12 +185,15 @@ def _shapes_of_heads(layers: list[Layer], why: dict[str, str]) -> set[tuple[str,
         for layer in layers
         if why[layer.path] == "embedding"
         and layer.scope not in headed
-        and not _POSITION.search(layer.path.lower())
+        and not re.search(_POSITION, layer.path.lower())
     }
 
 
-def _last_layers(layers: list[Layer], why: dict[str, str]) -> Iterator[Layer]:
-    """Layers near the top, named like any, whose outputs no other leaf makes or reads."""
+def _last_layers(layers: list[Layer], why: dict[str, str]) -> Iterator[tuple[Layer, bool]]:
+    """Layers near the top, named like any, whose outputs no other leaf makes or reads.
+
+    With each, whether it reads what an earlier one of its kind makes.
+    """
     makers: dict[int, set[tuple[str, str]]] = defaultdict(set)
     readers: dict[int, set[tuple[str, str]]] = defaultdict(set)
     whole: set[tuple[int, tuple[str, str]]] = set()
@@ -218,15 +222,17 @@ def _last_layers(layers: list[Layer], why: dict[str, str]) -> Iterator[Layer]:
         return makers[columns] == {layer_key(layer.path)} and not read and not fused
 
     for (scope, name), members in families.items():
-        if not several or scope in headed or not _GENERIC.fullmatch(plain(name)):
+        if not several or scope in headed or not re.fullmatch(_GENERIC, plain(name)):
             continue
         members = sorted(members, key=lambda layer: layer.number)
+        made = set()
         for layer, after in zip(members, [*members[1:], None], strict=True):
             # The next one may begin another branch, which reads what the first one read.
             last = after is None or members[0].fans[0] == after.fans[0] != layer.fans[1]
             plainly = len(layer.seen.shape) == 2 and not in_attention(layer.path)
             if last and plainly and not why[layer.path] and _depth(layer) <= 3 and ends(layer):
-                yield layer
+                yield layer, layer.fans[0] in made
+            made.add(layer.fans[1])
 
 
 def _depth(layer: Layer) -> int:

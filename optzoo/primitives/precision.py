@@ -14,6 +14,7 @@ from optzoo.primitives.base import (
     Tree,
     cast_like,
     is_narrow,
+    random_key,
     require_params,
     require_values,
     wide,
@@ -155,7 +156,7 @@ def stochastic_round(
     inner = optax.with_extra_args_support(tx)
 
     def init(params):
-        start = jax.random.key(key) if isinstance(key, int) else jnp.array(key, copy=True)
+        start = jnp.array(random_key(key), copy=True)
         return StochasticRoundState(inner.init(wide(params)), start)
 
     def update(updates, state, params=None, **extra_args):

@@ -16,19 +16,20 @@ from optzoo.primitives.base import (
     Range,
     Tree,
     cast_like,
+    random_key,
     transformation,
 )
-from optzoo.primitives.norms import root
+from optzoo.primitives.norms import packed, root, unpacked
 from optzoo.primitives.orthogonal import Orthogonalizer, on_stacks
 from optzoo.primitives.roots import Root, Side, gram, inverse_root, on_inputs
-from optzoo.primitives.stacks import matrix_state, update_stacks
+from optzoo.primitives.stacks import matrix_shapes, update_stacks
 
 
 class GramState(NamedTuple):
-    """The state of what is preconditioned, and the Gram matrix of each matrix."""
+    """The state of what is preconditioned, and the Gram matrix of each matrix, `packed`."""
 
     inner: optax.OptState
-    gram: Tree
+    gram: jax.Array
 
 
 @transformation
@@ -64,11 +65,14 @@ def precondition(
     inner = optax.with_extra_args_support(tx)
     to_inverse = inverse_root() if inverse is None else inverse
 
-    def init(params):
-        def shape(fan_in, fan_out):
+    def shapes(tree):
+        def square(fan_in, fan_out):
             return (fan_in if on_inputs(side, fan_in, fan_out) else fan_out,) * 2
 
-        return GramState(inner.init(params), matrix_state(shape, axes, params))
+        return matrix_shapes(square, axes, tree)
+
+    def init(params):
+        return GramState(inner.init(params), _packed_zeros(shapes(params)))
 
     def applied(u, g, v):
         k = gram(g, side)
@@ -78,16 +82,17 @@ def precondition(
 
     def update(updates, state, params=None, **extra_args):
         made, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        (out, _), (new,) = update_stacks(applied, axes, (made, updates), (state.gram,))
-        return out, GramState(inner_state, new)
+        kept = unpacked(state.gram, shapes(updates))
+        (out, _), (new,) = update_stacks(applied, axes, (made, updates), (kept,))
+        return out, GramState(inner_state, packed(new))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 class EvenState(NamedTuple):
-    """The second moment of each output of each orthogonalised matrix."""
+    """The second moment of each output of each orthogonalised matrix, all `packed`."""
 
-    energy: Tree
+    energy: jax.Array
 
 
 @transformation
@@ -122,8 +127,11 @@ def orthogonalize_evenly(
     """
     method = on_stacks(orthogonalizer)
 
+    def shapes(tree):
+        return matrix_shapes(lambda _, fan_out: (1, fan_out), axes, tree)
+
     def init(params):
-        return EvenState(matrix_state(lambda fan_in, fan_out: (1, fan_out), axes, params))
+        return EvenState(_packed_zeros(shapes(params)))
 
     def evened(u, v):
         o = method(u)
@@ -140,17 +148,18 @@ def orthogonalize_evenly(
 
     def update(updates, state, params=None):
         del params
-        (out,), (energy,) = update_stacks(evened, axes, (updates,), (state.energy,))
-        return out, EvenState(energy)
+        kept = unpacked(state.energy, shapes(updates))
+        (out,), (energy,) = update_stacks(evened, axes, (updates,), (kept,))
+        return out, EvenState(packed(energy))
 
     return optax.GradientTransformation(init, update)
 
 
 class LowRankState(NamedTuple):
-    """What is still to be applied of each gradient, and the basis of each matrix."""
+    """What is still to be applied of each gradient, and the basis of each matrix, `packed`."""
 
     momentum: Tree
-    basis: Tree
+    basis: jax.Array
 
 
 @transformation
@@ -197,21 +206,25 @@ def power_iteration(
     def inputs_first(fan_in, fan_out):
         return longer_first and fan_in > fan_out
 
-    def shape(fan_in, fan_out):
-        wanted = math.ceil(rank_fraction * min(fan_in, fan_out)) if rank is None else rank
-        return fan_out if inputs_first(fan_in, fan_out) else fan_in, min(wanted, fan_in, fan_out)
+    def shapes(tree):
+        def basis(fan_in, fan_out):
+            wanted = math.ceil(rank_fraction * min(fan_in, fan_out)) if rank is None else rank
+            rows = fan_out if inputs_first(fan_in, fan_out) else fan_in
+            return rows, min(wanted, fan_in, fan_out)
+
+        return matrix_shapes(basis, axes, tree)
 
     def init(params):
-        start = jax.random.key(key) if isinstance(key, int) else key
+        start = random_key(key)
 
         # The same draw for every matrix: stacked layers start as separate ones do.
         def drawn(leaf):
             if leaf.ndim < 2:
-                return leaf
+                return jnp.zeros(leaf.shape, leaf.dtype)
             normal = jax.random.normal(start, leaf.shape[-2:], leaf.dtype)
             return jnp.broadcast_to(normal, leaf.shape)
 
-        basis = jax.tree.map(drawn, matrix_state(shape, axes, params))
+        basis = packed(jax.tree.map(drawn, shapes(params)))
         return LowRankState(optax.tree.zeros_like(params, dtype=mu_dtype), basis)
 
     def iterated(m, _, q):
@@ -233,12 +246,17 @@ def power_iteration(
     def update(updates, state, params=None):
         del params
         total = optax.tree.add(cast_like(state.momentum, updates), updates)
-        (applied, out), (basis,) = update_stacks(iterated, axes, (total, updates), (state.basis,))
+        kept = unpacked(state.basis, shapes(updates))
+        (applied, out), (basis,) = update_stacks(iterated, axes, (total, updates), (kept,))
         # Here and not in the stack, so that M lies where the parameters lie.
         held = optax.tree.sub(total, applied)
-        return out, LowRankState(optax.tree.cast(held, mu_dtype), basis)
+        return out, LowRankState(optax.tree.cast(held, mu_dtype), packed(basis))
 
     return optax.GradientTransformation(init, update)
+
+
+def _packed_zeros(shapes: Tree) -> jax.Array:
+    return packed(jax.tree.map(lambda kept: jnp.zeros(kept.shape, kept.dtype), shapes))
 
 
 def _column_norms(x: jax.Array) -> jax.Array:

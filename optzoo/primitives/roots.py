@@ -48,8 +48,8 @@ def inverse_root(
     """A function that takes stacks of positive semi-definite matrices V to about V^(−1/2).
 
     Rule:
-      "polynomial": c = 1.01·|V + eps·I|, Y = V/c, Z = I; each step, with T = ZY and B = bT + cT²:
-      Y ← aY + YB, Z ← aZ + BZ; in the end Z/√c
+      "polynomial": c = 1.01·|V + eps·I|, Y = V/c, Z = I; each step, with T = ZY and
+      B = aI + bT + cT²: Y ← YB, Z ← BZ; in the end Z/√c
       "newton_schulz": the same with Y = (V + eps·I)/(|V| + eps) and (2, -1.5, 0.5) for all steps
       "eigh": 1/(√w + eps) for every eigenvalue w; with eps = 0 the pseudo-inverse
       "pade": the inverse of `pade_root(5)`, which damps what is far below |V|
@@ -87,8 +87,10 @@ def inverse_root(
         z = _identity(y)
         for a, b, c in path:
             t = z @ y
-            factor = b * t + c * (t @ t)
-            y, z = a * y + y @ factor, a * z + factor @ z
+            # Not a·Y + Y·(bT + cT²): compilers fuse the first terms of all steps into one chain of
+            # sums, and what it rounds differently from the Y in products grows by a in each step.
+            factor = a * _identity(t) + b * t + c * (t @ t)
+            y, z = y @ factor, factor @ z
         return _over(z, jnp.sqrt(size))
 
     def exact(matrices):

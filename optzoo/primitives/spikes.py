@@ -17,7 +17,7 @@ from optzoo.primitives.base import (
     real,
     transformation,
 )
-from optzoo.primitives.norms import abs_sq, layer_maximum, layer_norm, packed, unpacked
+from optzoo.primitives.norms import layer_maximum, layer_norm, packed, unpacked
 
 
 class ClipState(NamedTuple):
@@ -63,10 +63,12 @@ def clip_spikes(
         clips = active(state.steps) & (jnp.asarray(threshold) > 0)
 
         def clip(g, v):
-            over = clips & (abs_sq(g) > threshold * v)
+            # All that is asked of v is its limit, so that v itself may be replaced in place.
+            limit = jnp.sqrt(threshold * v)
+            over = clips & (jnp.abs(g) > limit)
             if not clip_unseen:
-                over &= v > 0
-            return jnp.where(over, jnp.sqrt(threshold * v) * jnp.sign(g), g)
+                over &= limit > 0
+            return jnp.where(over, limit * jnp.sign(g), g)
 
         clipped = jax.tree.map(clip, updates, second_moment(state.inner))
         out, inner_state = inner.update(clipped, state.inner, params, **extra_args)

@@ -46,7 +46,7 @@ def update_stacks(
         `states`, and returns as many, of the same shapes, in a tuple.
       axes: how leaves of `trees` are matrices; leaves that are none pass.
       trees: trees of the same structure and shapes.
-      states: trees as `matrix_state` makes them.
+      states: trees of arrays of `matrix_shapes`.
 
     Returns:
       The new trees and the new states.
@@ -137,10 +137,12 @@ def _sliced(tree: Tree, start: int, end: int, *, single: bool) -> Tree:
     return tree if single else jax.tree.map(lambda stack: stack[start:end], tree)
 
 
-def matrix_state(
+def matrix_shapes(
     shape: Callable[[int, int], tuple[int, ...]], axes: AxesLike, params: Tree
 ) -> Tree:
-    """Zeros for each matrix of a tree, (batch…, *shape(in, out)) a leaf.
+    """The shapes of what is kept of each matrix of a tree, (batch…, *shape(in, out)) a leaf.
+
+    A state keeps such a tree `packed`, since matrices seldom take the parameters' shardings.
 
     Args:
       shape: what to keep of a matrix with so many inputs and outputs.
@@ -148,16 +150,16 @@ def matrix_state(
       params: the leaves.
 
     Returns:
-      The tree of zeros, a scalar for a leaf that is no matrix.
+      The tree of shapes and dtypes; nothing, (0,), is kept of a leaf that is no matrix.
     """
 
-    def zeros(spec, leaf):
+    def kept(spec, leaf):
         if spec is None:
-            return jnp.zeros([], leaf.dtype)
+            return jax.ShapeDtypeStruct((0,), leaf.dtype)
         *batch, fan_in, fan_out = spec.matrix_shape(leaf.shape)
-        return jnp.zeros([*batch, *shape(fan_in, fan_out)], leaf.dtype)
+        return jax.ShapeDtypeStruct((*batch, *shape(fan_in, fan_out)), leaf.dtype)
 
-    return map_with_axes(zeros, axes, params)
+    return map_with_axes(kept, axes, params)
 
 
 def _devices() -> dict[str, int]:

@@ -53,7 +53,7 @@ class RelativeRateState(NamedTuple):
 
 @transformation
 def relative_rate(
-    learning_rate: LearningRate, peak: Positive | None = None
+    learning_rate: LearningRate, peak: NonNegative | None = None
 ) -> optax.GradientTransformation:
     """A branch for `merge`: the learning rate as a fraction of its peak, one scalar.
 
@@ -73,8 +73,10 @@ def relative_rate(
         del updates, params
         now = jnp.asarray(at(learning_rate, state.steps), float)
         largest = jnp.maximum(state.largest, now)
-        highest = jnp.where(largest > 0, largest, 1) if peak is None else peak
-        return now / highest, RelativeRateState(optax.safe_increment(state.steps), largest)
+        highest = largest if peak is None else jnp.asarray(peak)
+        return now / jnp.where(highest > 0, highest, 1), RelativeRateState(
+            optax.safe_increment(state.steps), largest
+        )
 
     def init(params):
         del params

@@ -18,11 +18,13 @@ from optzoo.primitives.base import (
     Tree,
     at,
     common_dtype,
+    random_key,
     real,
     require,
     require_params,
     transformation,
 )
+from optzoo.primitives.evidence import path_name
 from optzoo.primitives.fitting import (
     DIRECT,
     Bound,
@@ -165,8 +167,8 @@ def whiten(
       A transformation with `WhiteningState`.
 
     Raises:
-      ValueError: for an argument out of range, or from `update`, where newton finds neither probe
-        and product nor value_fn.
+      ValueError: for an argument out of range; from `init`, for complex parameters; or from
+        `update`, where newton finds neither probe and product nor value_fn.
     """
     inside = optax.with_extra_args_support(tx)
     layout = Layout(axes, lambda shape: tuple(size for size in shape if size != 1) or (1,), None)
@@ -195,10 +197,15 @@ def whiten(
         return layout.pack([tuple(one(view, leaf.dtype)) for view, leaf in leaves], params)
 
     def init(params):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            if jnp.iscomplexobj(leaf):
+                raise ValueError(
+                    f"whiten: parameters must be real; {path_name(path)!r} is {leaf.dtype}"
+                )
         factors = start(params, jnp.asarray(1.0 if init_scale is None else init_scale, float))
         smoothness = jax.tree.map(lambda q: jnp.zeros(q.shape[:1], q.dtype), factors)
         steps = jnp.zeros([], jnp.int32)
-        drawn = _key(key) if probed or key is not None else ()
+        drawn = random_key(0 if key is None else key) if probed or key is not None else ()
         return WhiteningState(steps, factors, smoothness, drawn, inside.init(params))
 
     def whitened(factors, tree):
@@ -252,10 +259,6 @@ def whiten(
         return out, WhiteningState(steps, new, smoothness, later, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _key(key: Any) -> jax.Array:
-    return jax.random.key(key or 0) if isinstance(key, int | None) else key
 
 
 def _pairs(newton: bool, damping: NonNegative):
@@ -342,7 +345,7 @@ def whiten_low_rank(
     pair = _pairs(newton, damping)
 
     def init(params):
-        key_u, key_v, later = jax.random.split(_key(key), 3)
+        key_u, key_v, later = jax.random.split(random_key(0 if key is None else key), 3)
 
         def drawn(key):
             wide = jax.tree.map(lambda p: jnp.zeros((*p.shape, rank), p.dtype), params)

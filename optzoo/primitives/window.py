@@ -1,23 +1,84 @@
-"""The last gradients, and what their products tell."""
+"""The last gradients, kept whole: their mean, and what their products tell."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.base import Positive, Size, Tree, checked, common_dtype, transformation
+from optzoo.primitives.base import (
+    Positive,
+    Size,
+    Tree,
+    checked,
+    common_dtype,
+    real,
+    transformation,
+)
 from optzoo.primitives.stacks import automatic
 
 Weights = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class WindowState(NamedTuple):
-    """How many steps are finished, the last gradients in a ring, and their inner products."""
+    """How many steps are finished, and the last gradients in a ring."""
 
     steps: jax.Array
     window: Tree
+
+    @classmethod
+    def empty(cls, size: int, params: Tree) -> "WindowState":
+        """`size` gradients of zeros, each laid out as its parameter."""
+        window = jax.tree.map(
+            lambda p: jnp.broadcast_to(jnp.zeros_like(p)[None], (size, *p.shape)) + 0, params
+        )
+        return cls(jnp.zeros([], jnp.int32), window)
+
+    def entered(self, place: jax.Array, updates: Tree) -> "WindowState":
+        """With the newest gradient in the place of the oldest, steps mod size."""
+        window = jax.tree.map(
+            lambda ring, g: ring.at[place].set(g.astype(ring.dtype)), self.window, updates
+        )
+        return WindowState(optax.safe_increment(self.steps), window)
+
+
+@transformation
+def window_mean(
+    size: Size, *, reduce: Literal["mean", "sum"] = "mean", full_only: bool = True
+) -> optax.GradientTransformation:
+    """The mean or the sum of the last `size` gradients.
+
+    Args:
+      size: how many gradients are kept; each costs as much memory as the parameters.
+      reduce: the mean of those that there are, or their sum.
+      full_only: return zeros until there are `size` of them.
+
+    Returns:
+      A transformation with `WindowState`.
+
+    Raises:
+      ValueError: for an argument out of range.
+    """
+
+    def update(updates, state, params=None):
+        del params
+        state = state.entered(state.steps % size, updates)
+        many = jnp.minimum(real(state.steps), size) if reduce == "mean" else jnp.ones([])
+        shown = (state.steps >= size) | (not full_only)
+        out = jax.tree.map(
+            lambda ring: jnp.where(shown, jnp.sum(ring, axis=0) / many.astype(ring.dtype), 0),
+            state.window,
+        )
+        return out, state
+
+    return optax.GradientTransformation(lambda params: WindowState.empty(size, params), update)
+
+
+class ProductState(NamedTuple):
+    """The last gradients, and their inner products."""
+
+    last: WindowState
     products: jax.Array
 
 
@@ -37,41 +98,34 @@ def gradient_window(size: Size, weights: Weights) -> optax.GradientTransformatio
       weights: a function of K (size, size) and of the row of the newest gradient.
 
     Returns:
-      A transformation with `WindowState`.
+      A transformation with `ProductState`.
 
     Raises:
       ValueError: for an argument out of range.
     """
 
     def init(params):
-        window = jax.tree.map(
-            lambda p: jnp.broadcast_to(jnp.zeros_like(p)[None], (size, *p.shape)) + 0, params
-        )
-        return WindowState(
-            jnp.zeros([], jnp.int32), window, jnp.zeros((size, size), common_dtype(params))
-        )
+        products = jnp.zeros((size, size), common_dtype(params))
+        return ProductState(WindowState.empty(size, params), products)
 
-    def combined(steps, window, products, updates):
-        place = steps % size
-        kept = jax.tree.map(lambda ring, g: ring.at[place].set(g), window, updates)
+    def combined(last, products, updates):
+        place = last.steps % size
+        kept = last.entered(place, updates)
         row = jnp.zeros(size, products.dtype)
-        for ring, g in zip(jax.tree.leaves(kept), jax.tree.leaves(updates), strict=True):
+        for ring, g in zip(jax.tree.leaves(kept.window), jax.tree.leaves(updates), strict=True):
             row = row + jnp.tensordot(ring, g, g.ndim).astype(row.dtype)
         fine = jnp.isfinite(row).all()
-        window = jax.tree.map(lambda new, old: jnp.where(fine, new, old), kept, window)
+        window = jax.tree.map(lambda new, old: jnp.where(fine, new, old), kept.window, last.window)
         new = products.at[place].set(row).at[:, place].set(row)
         products = jnp.where(fine, new, products)
         w = jnp.where(fine, weights(products, place), 0)
         out = jax.tree.map(lambda ring: jnp.tensordot(w.astype(ring.dtype), ring, 1), window)
-        return window, products, out
+        return ProductState(WindowState(kept.steps, window), products), out
 
     def update(updates, state, params=None):
         del params
-        _, window, products = state
-        like = window, products, updates
-        window, products, out = automatic(combined, like, *state, updates)
-        steps = optax.safe_increment(state.steps)
-        return out, WindowState(steps, window, products)
+        state, out = automatic(combined, (state, updates), *state, updates)
+        return out, state
 
     return optax.GradientTransformation(init, update)
 

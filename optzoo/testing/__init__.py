@@ -23,6 +23,10 @@ from optzoo.testing.check import (
     conformance_checks as conformance_checks,
     fail as fail,
 )
+from optzoo.testing.coordinates import (
+    CoordinateCheck as CoordinateCheck,
+    coordinate_check as coordinate_check,
+)
 from optzoo.testing.report import (
     Report as Report,
     check_transformation as check_transformation,

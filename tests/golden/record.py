@@ -29,7 +29,7 @@ def record(configuration: dict, stored: Arrays) -> Arrays:
 
     Args:
       configuration: an entry of the index, or any mapping with its keys "reference", "leaves" and,
-        where they apply, "schedule", "evaluation", "averager" and "patches".
+        where they apply, "evaluation", "averager" and "patches".
       stored: the recording to take parameters, gradients, learning rates and steps from.
 
     Returns:
@@ -40,7 +40,7 @@ def record(configuration: dict, stored: Arrays) -> Arrays:
     )
     kind = configuration.get("evaluation")
     wanted = set(stored[f"{kind}_steps"][""].tolist()) if kind else set()
-    rates = stored["sched"]["lr"] if "schedule" in configuration else None
+    rates = stored.get("sched", {}).get("lr")
     trajectory: dict[str, list[Leaves]] = {"params": [], **({kind: []} if kind else {})}
     with quiet(), patched(configuration.get("patches", {})):
         optimizer = build(configuration["reference"], {"params": list(params.values()), **params})

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optzoo.primitives.norms import packed
+
 HERE = Path(__file__).parent
 INDEX = json.loads((HERE / "index.json").read_text(encoding="utf-8"))
 FILES: dict[str, Path] = {}
@@ -22,11 +24,13 @@ CONFIGURATIONS: dict[str, dict] = {}
 FUNCTIONS: dict[str, dict] = {}
 FITS: dict[str, dict] = {}
 SCHEDULES: dict[str, dict] = {}
+BATCHES: dict[str, dict] = {}
 KINDS = {
     "configurations": CONFIGURATIONS,
     "functions": FUNCTIONS,
     "fits": FITS,
     "schedules": SCHEDULES,
+    "batches": BATCHES,
 }
 for family in sorted(HERE.glob("*/index.json")):
     index = json.loads(family.read_text(encoding="utf-8"))
@@ -190,7 +194,7 @@ def replay(
         tx = transformation(node, arrays)
         start, grads = (
             {leaf: jnp.asarray(value, dtype) for leaf, value in arrays[kind].items()}
-            for kind in ("params0", "grads")
+            for kind in ("params0", "data" if "data" in arrays else "grads")
         )
 
         def of_steps(kind):
@@ -202,6 +206,10 @@ def replay(
         def step(carry, inputs):
             params, state = carry
             gradient, arguments = inputs
+            if "data" in arrays:
+                value_fn = partial(patchnet, gradient)
+                value, gradient = jax.value_and_grad(value_fn)(params)
+                arguments = arguments | {"value": value, "value_fn": value_fn}
             updates, state = tx.update(gradient, state, params, **arguments)
             params = optax.apply_updates(params, updates)
             return (params, state), (params, evaluate(state, params) if evaluate else None)
@@ -219,7 +227,11 @@ def replay(
             return jax.tree_util.tree_map_with_path(matrix, kept)
 
         def run(params, gradients):
-            state = optax.tree.set(tx.init(params), **parts)
+            state = tx.init(params)
+            for field, part in parts.items():
+                # A state holds a recorded tree as it is, or packed.
+                held = part if isinstance(optax.tree.get(state, field), dict) else packed(part)
+                state = optax.tree.set(state, **{field: held})
             carry, done = (params, state), []
             if after_first:
                 carry, first = step(carry, jax.tree.map(lambda value: value[0], gradients))
@@ -232,6 +244,15 @@ def replay(
             return jax.tree.map(lambda *values: jnp.concatenate(values), *done)
 
         return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
+
+
+def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
+    """The loss of the recordings that hold data instead of gradients, in PyTorch's layout."""
+    h = jnp.tanh(jnp.einsum("nijk,oijk->no", batch["x"], p["conv"]))
+    h = jnp.tanh(jnp.tanh(h @ p["w_sq"].T) @ p["w_tall"].T)
+    return jnp.mean(
+        ((h @ p["w_wide"].T + p["bias"][None]) * jnp.exp(p["scalar"]) - batch["y"]) ** 2
+    )
 
 
 def compiled(run: Callable) -> Callable:

@@ -27,6 +27,7 @@ CREATE TABLE chosen (
   PRIMARY KEY (comparison, problem, optimizer)
 );
 """
+COLUMNS = "problem, optimizer, program, default_rate, rates, state_ratio"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Run:
     Attributes:
       rate: the learning rate.
       seed: the seed.
-      curves: metric -> its values at the checkpoints, validation split.
+      curves: metric -> its values at the checkpoints, validation split; recorded gradient norms
+        have one value a step.
       final: metric -> its value after the last step, test split.
     """
 
@@ -186,6 +188,16 @@ class Store:
                 (self._comparison, *row, json.dumps(grid.rates), grid.state_ratio),
             )
 
+    def earlier(self, problem: str, optimizer: str) -> list[Chosen]:
+        """What all comparisons chose for one optimizer on one problem, the latest first."""
+        with self._transaction() as database:
+            rows = database.execute(
+                f"SELECT {COLUMNS} FROM chosen WHERE problem = ? AND optimizer = ?"
+                " ORDER BY comparison DESC",
+                (problem, optimizer),
+            ).fetchall()
+        return list(map(_chosen, rows))
+
     def comparison(self) -> tuple[dict[str, Any], list[Chosen]]:
         """What `begin` was told and `choose` since; in a store just opened, the last that were.
 
@@ -198,8 +210,7 @@ class Store:
                 or database.execute("SELECT max(comparison) FROM chosen").fetchone()[0]
             )
             rows = database.execute(
-                "SELECT problem, optimizer, program, default_rate, rates, state_ratio FROM chosen"
-                " WHERE comparison = ? ORDER BY problem, optimizer",
+                f"SELECT {COLUMNS} FROM chosen WHERE comparison = ? ORDER BY problem, optimizer",
                 (number,),
             ).fetchall()
             if not rows:
@@ -207,5 +218,9 @@ class Store:
             about = database.execute(
                 "SELECT about FROM comparison WHERE id = ?", (number,)
             ).fetchone()[0]
-        grids = [Chosen(a, b, c, d, json.loads(rates), f) for a, b, c, d, rates, f in rows]
-        return json.loads(about), grids
+        return json.loads(about), list(map(_chosen, rows))
+
+
+def _chosen(row: tuple[Any, ...]) -> Chosen:
+    problem, optimizer, program, default_rate, rates, state_ratio = row
+    return Chosen(problem, optimizer, program, default_rate, json.loads(rates), state_ratio)

@@ -1,11 +1,13 @@
 """An optimizer as it takes part in a comparison."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optax
 
+import optzoo
+from optzoo import compose
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.grid import FALLBACK
 from optzoo.registry import REGISTRY, Entry
@@ -21,11 +23,15 @@ class Contestant:
       entry: the rule.
       schedule: "constant" or the name of a schedule that knows the number of steps.
       weight_decay: the decay for a rule that has the argument; None for the rule's own default.
+      refines: the rule whose recorded gradient norms the schedule is made of; empty for none.
+      norms: those norms.
     """
 
     entry: Entry
     schedule: str = CONSTANT
     weight_decay: float | None = None
+    refines: str = ""
+    norms: optzoo.GradientNorms | None = field(default=None, compare=False)
 
     @property
     def default_rate(self) -> float:
@@ -35,14 +41,21 @@ class Contestant:
 
     def build(self, learning_rate: Any, total_steps: int) -> optax.GradientTransformationExtraArgs:
         """The transformation for a run of `total_steps` steps."""
-        options = {}
+        options: dict[str, Any] = {}
         if self.weight_decay is not None and "weight_decay" in self.entry.signature.parameters:
             options["weight_decay"] = self.weight_decay
         if self.schedule != CONSTANT:
+            options["peak"] = learning_rate
             schedule = REGISTRY[self.schedule]
-            learning_rate = schedule.build(learning_rate, total_steps=total_steps)
+            learning_rate = schedule.build(
+                learning_rate, total_steps=total_steps, **self._earlier(schedule)
+            )
+        options |= self._earlier(self.entry)
         rule = self.entry.build(learning_rate, total_steps=total_steps, **options)
         return optax.with_extra_args_support(rule)
+
+    def _earlier(self, entry: Entry) -> dict[str, Any]:
+        return {compose.EARLIER: self.norms} if _reads_norms(entry) else {}
 
 
 def contestants(
@@ -77,7 +90,10 @@ def contestants(
         own = "total_steps" in entry.signature.parameters
         for schedule in [CONSTANT] if own else schedules:
             label = name if schedule == CONSTANT else f"{name}+{schedule}"
-            chosen[label] = Contestant(entry, schedule, weight_decay)
+            refines = compose.unrefined(name) if _reads_norms(entry) else ""
+            if schedule != CONSTANT and _reads_norms(REGISTRY[schedule]):
+                refines = name
+            chosen[label] = Contestant(entry, schedule, weight_decay, refines)
     return chosen
 
 
@@ -85,4 +101,10 @@ def _is_complete(schedule: Entry) -> bool:
     """Whether a schedule needs nothing but what every run knows."""
     parameters = schedule.signature.parameters.values()
     required = {p.name for p in parameters if p.default is p.empty}
-    return required <= {"learning_rate", "total_steps"}
+    return required <= {"learning_rate", "total_steps", compose.EARLIER}
+
+
+def _reads_norms(entry: Entry) -> bool:
+    """Whether a schedule, or one inside a rule, needs the gradient norms of an earlier run."""
+    norms = entry.signature.parameters.get(compose.EARLIER)
+    return norms is not None and norms.default is norms.empty

@@ -49,7 +49,8 @@ class Outcome:
     """What some runs gave.
 
     Attributes:
-      curves: metric -> values at the checkpoints, shape (runs, checkpoints), validation split.
+      curves: metric -> values at the checkpoints, shape (runs, checkpoints), validation split;
+        where norms are recorded also "gradient_l1" and "gradient_l2", shape (runs, steps).
       final: metric -> values after the last step, shape (runs,), test split.
     """
 
@@ -66,8 +67,11 @@ class Sweep:
     several helpings where they would not fit into memory together.
     """
 
-    def __init__(self, problem: Problem, contestant: Contestant, steps: int) -> None:
+    def __init__(
+        self, problem: Problem, contestant: Contestant, steps: int, *, norms: bool = False
+    ) -> None:
         self.problem, self.contestant, self.steps = problem, contestant, steps
+        self._norms = norms
         self._single = jax.jit(self._train)
         self._width, self._trial = 0, list[Cell]()
         self._program: Any = None
@@ -77,6 +81,8 @@ class Sweep:
         """One run. `bounds` are the first and last step of each leg between two checkpoints."""
         problem, key = self.problem, jax.random.wrap_key_data(key)
         rule = self.contestant.build(learning_rate, self.steps)
+        if self._norms:
+            rule = optax.chain(optzoo.record_norms(self.steps), rule)
 
         def step(count, carry):
             params, state = carry
@@ -103,6 +109,9 @@ class Sweep:
             return (params, state), jax.lax.cond(evaluated, measure, lambda: nothing)
 
         (params, state), curves = jax.lax.scan(leg, (params, rule.init(params)), bounds)
+        if self._norms:
+            norms = optzoo.recorded_norms(state)
+            curves |= {"gradient_l1": norms.l1, "gradient_l2": norms.l2}
         return curves, report(params, state, "test")
 
     @cached_property

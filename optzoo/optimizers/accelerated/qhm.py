@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -17,7 +16,7 @@ from optzoo.primitives.base import (
 )
 from optzoo.primitives.combine import gradient, merge_leaves
 from optzoo.primitives.decay import add_decayed_weights
-from optzoo.primitives.moments import ema
+from optzoo.primitives.moments import ema, second_moment
 from optzoo.primitives.norms import abs_sq
 from optzoo.registry import optimizer
 
@@ -112,14 +111,13 @@ def scale_by_qhadam(
     nu_dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The direction of `qhadam`; see there for the arguments."""
-    squares = optax.stateless(lambda updates, _: jax.tree.map(abs_sq, updates))
 
     def mixed(g, m, v):
         # Scaled before it is squared: a square that overflows, times 0, is no number.
         root = jnp.sqrt(abs_sq((1 - nu2) ** 0.5 * g) + nu2 * v)
         return ((1 - nu1) * g + nu1 * m) / (root + eps)
 
-    first, second = ema(b1, dtype=mu_dtype), optax.chain(squares, ema(b2, dtype=nu_dtype))
+    first, second = ema(b1, dtype=mu_dtype), second_moment(b2, dtype=nu_dtype)
     return merge_leaves(mixed, gradient, first, second)
 
 
@@ -163,8 +161,7 @@ def qhadam(
       learning_rate: a number, or a schedule of the number of finished steps.
       b1: decay of the first moment, in [0, 1);
         the plain number 0 keeps no buffer for it.
-      b2: decay of the second moment, in [0, 1);
-        the plain number 0 keeps no buffer for it.
+      b2: decay of the second moment, in [0, 1).
       nu1: share of the first moment in the direction; above 1 the gradient is subtracted.
       nu2: share of the second moment under the root, in [0, 1].
       eps: added to the root.

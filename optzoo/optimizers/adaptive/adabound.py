@@ -9,6 +9,7 @@ from optzoo.primitives.base import (
     LearningRate,
     Mask,
     NonNegative,
+    NonNegativeOrSchedule,
     Positive,
     real,
     transformation,
@@ -27,10 +28,10 @@ def scale_by_adabound(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: Positive = 1e-8,
-    final_lr: NonNegative = 0.1,
+    final_lr: NonNegativeOrSchedule = 0.1,
     gamma: Positive = 1e-3,
     amsgrad: bool = False,
-    peak: Positive | None = None,
+    peak: NonNegative | None = None,
     mu_dtype: DType = None,
     nu_dtype: DType = None,
 ) -> optax.GradientTransformation:
@@ -42,16 +43,20 @@ def scale_by_adabound(
     def opened(count):
         return gamma * (real(jnp.asarray(count)) + 1)
 
-    def step(m, eta, share, low, high):
-        final = final_lr * share
+    def step(m, eta, final, low, high):
         return m * jnp.clip(eta, final * low, final * high)
 
+    final = (
+        rate(final_lr)
+        if callable(final_lr)
+        else optax.chain(relative_rate(learning_rate, peak), optax.scale(final_lr))
+    )
     root = rms(b2, eps, eps_on_debiased=False, amsgrad=amsgrad, dtype=nu_dtype)
     return merge_leaves(
         step,
         ema(b1, debias=False, dtype=mu_dtype),
         optax.chain(merge_leaves(divide, rate(learning_rate), root), debias(b1)),
-        relative_rate(learning_rate, peak),
+        final,
         rate(lambda count: 1 - 1 / (opened(count) + 1)),
         rate(lambda count: 1 + 1 / opened(count)),
     )
@@ -71,10 +76,10 @@ def adabound(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: Positive = 1e-8,
-    final_lr: NonNegative = 0.1,
+    final_lr: NonNegativeOrSchedule = 0.1,
     gamma: Positive = 1e-3,
     amsgrad: bool = False,
-    peak: Positive | None = None,
+    peak: NonNegative | None = None,
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
     decoupled: bool = False,
@@ -108,7 +113,8 @@ def adabound(
       b1: decay of the first moment, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
       eps: added to the uncorrected root of the second moment.
-      final_lr: the rate at the end, where learning_rate is at its peak.
+      final_lr: the rate at the end, where learning_rate is at its peak, or a schedule of it, which
+        then follows no other.
       gamma: how fast the bounds close, a step.
       amsgrad: divide by the largest second moment so far (AMSBound); one more number a parameter.
       peak: the largest learning rate of the schedule, to which final_lr belongs; by default the

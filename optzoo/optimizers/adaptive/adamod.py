@@ -16,7 +16,7 @@ from optzoo.primitives.base import (
 )
 from optzoo.primitives.combine import divide, gradient, merge_leaves, multiply
 from optzoo.primitives.decay import rated_decay
-from optzoo.primitives.moments import debias, ema, rms
+from optzoo.primitives.moments import debias, ema, real_zeros, rms
 from optzoo.primitives.stepsizes import rate
 from optzoo.registry import optimizer
 
@@ -42,7 +42,8 @@ def scale_by_adamod(
     code = form == "code"
     root = rms(b2, eps, eps_on_debiased=not code, dtype=nu_dtype)
     rates = merge_leaves(divide, rate(learning_rate), root)
-    bounded = merge_leaves(jnp.minimum, gradient, ema(b3, debias=False, dtype=nu_dtype))
+    average = ema(b3, debias=False, start=real_zeros, dtype=nu_dtype)
+    bounded = merge_leaves(jnp.minimum, gradient, average)
     return merge_leaves(
         multiply,
         ema(b1, debias=not code, dtype=mu_dtype),
@@ -129,6 +130,6 @@ def adamod(
             mu_dtype=mu_dtype,
             nu_dtype=nu_dtype,
         ),
-        rated_decay(learning_rate, weight_decay, mask),
         optax.scale(-1.0),
+        rated_decay(learning_rate, weight_decay, mask),
     )

@@ -15,6 +15,7 @@ from optzoo.primitives.base import (
     Positive,
     Tree,
     at,
+    random_key,
     real,
     require_params,
     transformation,
@@ -109,7 +110,7 @@ def entropy_sgd(
       nesterov: look one step ahead.
       averaging: weight of the old average, in [0, 1); the paper's alpha is the other one's.
       weight_decay: decay of the inner point, as part of its gradient.
-      key: a `jax.random` key for the noise; `jax.random.key(0)` by default.
+      key: a `jax.random` key for the noise, or an integer seed; 0 by default.
       mu_dtype: dtype of the momentum; float32 or wider by default.
 
     Returns:
@@ -128,7 +129,7 @@ def entropy_sgd(
     inner = restart(direction, lambda count: count % period == 0)
 
     def init(params):
-        start = jax.random.key(0) if key is None else jnp.array(key, copy=True)
+        start = jnp.array(random_key(0 if key is None else key), copy=True)
         zero = jnp.zeros([], jnp.int32)
         return EntropyState(zero, copied(params), copied(params), inner.init(params), start)
 

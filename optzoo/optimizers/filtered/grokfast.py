@@ -4,10 +4,10 @@ from typing import Literal
 
 import optax
 
-from optzoo.primitives.base import Decay, DType, NonNegative, transformation
+from optzoo.primitives.base import Decay, DType, NonNegative, Size, transformation
 from optzoo.primitives.combine import gradient, merge_leaves
 from optzoo.primitives.moments import ema
-from optzoo.primitives.windows import window_mean
+from optzoo.primitives.window import window_mean
 from optzoo.registry import wrapper
 
 _published = wrapper(
@@ -69,7 +69,7 @@ def grokfast(
 def grokfast_ma(
     tx: optax.GradientTransformation,
     *,
-    window_size: int = 100,
+    window_size: Size = 100,
     lamb: NonNegative = 5.0,
     filter_type: Literal["mean", "sum"] = "mean",
     warmup: bool = True,
@@ -81,12 +81,12 @@ def grokfast_ma(
 
     When to use:
       As `grokfast`, where memory is plentiful: it keeps window_size numbers a weight, by default
-      fifty times what Adam keeps. The exponential average does nearly as
-      well in the paper. Not where memory counts.
+      fifty times what Adam keeps. The exponential average does nearly as well in the paper.
+      Not where memory counts.
 
     Args:
       tx: the optimizer that gets these gradients; a decay in it is not amplified.
-      window_size: how many gradients; a whole number, not traced.
+      window_size: how many gradients.
       lamb: how many times the mean is added.
       filter_type: "mean" of the window, or its "sum".
       warmup: add nothing until the window is full.

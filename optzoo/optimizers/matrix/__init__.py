@@ -12,6 +12,12 @@ from optzoo.optimizers.matrix.adamuon import (
     adamuon as adamuon,
     scale_by_adamuon as scale_by_adamuon,
 )
+from optzoo.optimizers.matrix.asgo import (
+    asgo as asgo,
+    dasgo as dasgo,
+    scale_by_asgo as scale_by_asgo,
+    scale_by_dasgo as scale_by_dasgo,
+)
 from optzoo.optimizers.matrix.auon import (
     auon as auon,
     scale_by_auon as scale_by_auon,
@@ -32,6 +38,10 @@ from optzoo.optimizers.matrix.modular_descent import (
 from optzoo.optimizers.matrix.muon import (
     muon as muon,
     scale_by_muon as scale_by_muon,
+)
+from optzoo.optimizers.matrix.normuon import (
+    normuon as normuon,
+    scale_by_normuon as scale_by_normuon,
 )
 from optzoo.optimizers.matrix.scion import (
     scale_by_scion as scale_by_scion,

@@ -145,7 +145,7 @@ def adago(
             axes=known,
             mu_dtype=mu_dtype,
         )
-        return optax.chain(steps, decay, optax.scale(-1.0))
+        return optax.chain(steps, optax.scale(-1.0), decay)
 
     return matrices_or_adam(
         matrices,

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optzoo.primitives.base import Count, LearningRate, Positive, Schedule, at, checked, real
+from optzoo.primitives.recording import GradientNorms
 from optzoo.primitives.schedules import FALLS
 from optzoo.registry import schedule as registered
 
@@ -59,7 +60,7 @@ def linear_decay(learning_rate: LearningRate, total_steps: Count) -> Schedule:
 @checked
 def refined(
     learning_rate: LearningRate,
-    norms: jax.typing.ArrayLike,
+    norms: jax.typing.ArrayLike | GradientNorms,
     *,
     power: Positive = 2.0,
     window: float = 0.1,
@@ -72,16 +73,20 @@ def refined(
       learning_rate·s/max(s) after as many finished steps, and 0 beyond the end
 
     Values:
-      0: learning_rate
+      0: learning_rate  # where norms never fall
       len(norms) - 1: 0
 
     When to use:
       A run that will be repeated: record the norms once, then train again with what they make.
-      Not for another length, another model or a first run, for which there is `linear_decay`.
+      In a comparison the first command has --record norms, and the second, with the same --out,
+      names the rule as `sgd+refined` or `adamw+refined(power=1.0)`. Not for another length, another
+      model or a first run, for which there is `linear_decay`.
 
     Args:
       learning_rate: the largest rate, a number or a schedule; to be tuned like any other.
-      norms: the norm of every step's gradient, in order: l2 for SGD, l1 for Adam's kind.
+      norms: the norm of every step's gradient, in order: l2 for SGD, l1 for Adam's kind; see
+        `optzoo.record_norms`. Or what `recorded_norms` returns, of which it takes the l1 norms
+        where power is the plain number 1 and otherwise the l2 norms.
       power: 2 for SGD, 1 for Adam's kind.
       window: width of the median as a share of the run, in [0, 1]; a plain number.
 
@@ -97,6 +102,8 @@ def refined(
     """
     if not 0 <= window <= 1:
         raise ValueError(f"refined: window must lie in [0, 1]; got {window!r}")
+    if isinstance(norms, GradientNorms):
+        norms = norms.l1 if isinstance(power, int | float) and power == 1 else norms.l2
     smooth = _smoothed(np.asarray(norms, np.float64), window)
     # Sizes relative to the least keep 32 bits from overflowing.
     weights = jnp.asarray(np.min(smooth) / smooth, float) ** power

@@ -14,7 +14,7 @@ from optzoo.primitives.base import (
     transformation,
 )
 from optzoo.primitives.combine import merge_leaves, multiply
-from optzoo.primitives.decay import decay_after_step
+from optzoo.primitives.decay import rated_decay
 from optzoo.primitives.moments import adam
 from optzoo.primitives.resets import restart
 from optzoo.primitives.spikes import clip_spikes
@@ -43,7 +43,8 @@ def scale_by_spam(
         return (count + 1) % period
 
     def ramp(count):
-        rising = 1 - 0.99 * (1 + jnp.cos(jnp.pi * real(age(count)) / (warmup_steps + 1))) / 2
+        share = real(age(count)) / (real(jnp.asarray(warmup_steps)) + 1)
+        rising = 1 - 0.99 * (1 + jnp.cos(jnp.pi * share)) / 2
         return jnp.where((count + 1 < period) | (age(count) >= warmup_steps), 1.0, rising)
 
     # The bias corrections count on through the resets.
@@ -168,5 +169,5 @@ def spam(
             nu_dtype=nu_dtype,
         ),
         optax.scale_by_learning_rate(learning_rate),
-        decay_after_step(learning_rate, weight_decay, mask),
+        rated_decay(learning_rate, weight_decay, mask, moved=True),
     )

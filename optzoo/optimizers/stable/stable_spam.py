@@ -46,7 +46,7 @@ def scale_by_stable_spam(
     def fall(t):
         if momentum_steps is None:
             return jnp.ones([], float)
-        share = jnp.minimum(t / (momentum_steps + 1), 1)
+        share = jnp.minimum(t / (real(jnp.asarray(momentum_steps)) + 1), 1)
         return eta_min + (1 - eta_min) * (1 + jnp.cos(jnp.pi * share)) / 2
 
     def resets(count):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optzoo.testing import mesh as meshes
 from optzoo.testing.check import DoesNotApply, check, fail
 from optzoo.testing.subject import Subject, random_like
 from optzoo.testing.trees import agree, all_finite, leaves_with_path, numbers, same_types
@@ -204,8 +205,10 @@ def abstract_init(subject: Subject) -> str:
     "optax.tree.map_params(tx, lambda x: None, tx.init(params))",
 )
 def map_params(subject: Subject) -> None:
-    shapes = {leaf.shape for leaf in jax.tree.leaves(subject.params) if leaf.ndim}
-    state = subject.tx.init(subject.params)
+    # Several layers of one size, so that no few numbers of each happen to be as many as a leaf's.
+    params, _ = meshes.host_trees()
+    shapes = {leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim}
+    state = subject.tx.init(params)
     mapped = optax.tree.map_params(subject.tx, lambda leaf: jnp.full_like(leaf, 7), state)
     for path, leaf in leaves_with_path(mapped):
         if jnp.shape(leaf) in shapes and not (numbers(leaf) == 7).all():
