@@ -1,6 +1,7 @@
 """Strictness for every test, and what makes thousands of compilations bearable."""
 
 import os
+from pathlib import Path
 
 # Tests compile far more than they run: LLVM's passes cost more than they save. XLA's own passes,
 # which fuse and rearrange, stay. By the environment, so that child processes do as this one does.
@@ -8,7 +9,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
-import pytest  # noqa: E402
+from xdist.scheduler import LoadScopeScheduling  # noqa: E402
 
 import optzoo  # noqa: E402
 
@@ -24,15 +25,21 @@ TESTS_BETWEEN_CLEARINGS = 1000
 _run = 0
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
+def pytest_xdist_make_scheduler(config, log):
     """With `-n`, the tests of one rule in one file share a worker, and with it what it traced."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            parameters = item.callspec.params if hasattr(item, "callspec") else {}
-            rule = str(parameters.get("name"))
-            group = f"{item.path.stem}-{rule}" if rule in optzoo.REGISTRY else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+    return ByRule(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+class ByRule(LoadScopeScheduling):
+    """Whole files, apart from the tests of single rules; what needs many devices by function."""
+
+    def _split_scope(self, nodeid):
+        function, _, parameters = nodeid.partition("[")
+        file = function.partition("::")[0]
+        if Path(file).stem == "test_sharding":
+            return function
+        rules = [part for part in parameters.strip("]").split("-") if part in optzoo.REGISTRY]
+        return "::".join([file, *rules[:1]])
 
 
 def pytest_runtest_teardown():

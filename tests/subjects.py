@@ -18,7 +18,7 @@ from optzoo.testing import Subject, Traits
 from optzoo.testing.offers import offers
 
 TOTAL_STEPS = 2000
-WINDOW = 16
+WINDOW = 20
 """Gradients that a rule keeps to solve for a step: a system of its default size takes seconds."""
 
 

@@ -86,7 +86,8 @@ def test_extra_arguments_flow_through(rule, around):
     step = jax.jit(lambda state: tx.update(GRADIENT, state, PARAMS, **extra))
     # The second step, because a wrapper may use the first one to look.
     updates, _ = step(step(tx.init(PARAMS))[1])
-    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(updates))
+    # Not all leaves, because a wrapper may hold some.
+    assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(updates))
     with pytest.raises(ValueError, match=f"{rule.__name__} needs {ASKING[rule][0]}"):
         tx.update(GRADIENT, tx.init(PARAMS), PARAMS)
 

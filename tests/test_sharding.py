@@ -50,7 +50,6 @@ def rows():
     }
 
 
-@pytest.mark.xdist_group("eight_devices")
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_eight_devices(rows, name, check):
@@ -65,7 +64,6 @@ def outcomes():
     return dict(zip(optzoo.REGISTRY.optimizers, distributed.run_together(targets), strict=True))
 
 
-@pytest.mark.xdist_group("two_processes")
 @pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_two_processes(outcomes, name):
     processes.agree_with_one(subject(name), outcomes[name])

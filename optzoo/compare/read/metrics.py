@@ -95,7 +95,7 @@ def progress(losses: np.ndarray, start: float, lowest: float, target: float) -> 
     return np.clip(np.where(np.isfinite(values), share, 0.0), 0.0, 1.0)
 
 
-def expected_best(choice: Sequence[float], worth: Sequence[float]) -> np.ndarray:
+def expected_best(choice: np.ndarray, worth: np.ndarray) -> np.ndarray:
     """What to expect of the best of k random trials, for every k.
 
     Args:
