@@ -1,5 +1,7 @@
 """Laws of Kronecker factors, their roots and grafts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,12 @@ import optzoo
 from optzoo import primitives as zoo
 
 STEPS = 7
+
+
+@functools.cache
+def shampoo(learning_rate=1.0, **options):
+    """A runner for all examples of a law, which then share what is compiled."""
+    return runner(optzoo.shampoo(learning_rate, **options))
 
 
 def normal(seed, *shape):
@@ -62,7 +70,7 @@ BOX = dict(b1=0.0, b2=None, grafted=False, momentum_first=False, momentum_form="
 def test_the_box_on_a_vector_is_full_matrix_adagrad(seed):
     with jax.enable_x64(True):
         grads = {"w": normal(seed, STEPS, 3)}
-        updates = runner(optzoo.shampoo(1.0, eps=1e-2, **BOX))({"w": jnp.zeros(3)}, grads)[0]["w"]
+        updates = shampoo(eps=1e-2, **BOX)({"w": jnp.zeros(3)}, grads)[0]["w"]
         h = 1e-2 * np.eye(3)
         for g, u in zip(np.asarray(grads["w"]), updates, strict=True):
             h = h + np.outer(g, g)
@@ -74,8 +82,7 @@ def test_the_box_on_a_vector_is_full_matrix_adagrad(seed):
 @given(seed=seeds)
 def test_a_long_axis_keeps_sums_of_squares(seed):
     grads = {"w": normal(seed, STEPS, 4, 3).astype(jnp.float32)}
-    tx = optzoo.shampoo(1.0, eps=1e-3, max_size=2, **BOX)
-    updates = runner(tx)({"w": jnp.zeros((4, 3))}, grads)[0]["w"]
+    updates = shampoo(eps=1e-3, max_size=2, **BOX)({"w": jnp.zeros((4, 3))}, grads)[0]["w"]
     squares = np.cumsum(np.square(grads["w"]), axis=0)
     rows, columns = squares.sum(2, keepdims=True), squares.sum(1, keepdims=True)
     close(updates, -grads["w"] * ((rows + 1e-3) * (columns + 1e-3)) ** -0.25, rtol=1e-4)
@@ -85,7 +92,7 @@ def test_a_long_axis_keeps_sums_of_squares(seed):
 @given(seed=seeds)
 def test_without_a_graft_steps_turn_with_the_problem(seed):
     with jax.enable_x64(True):
-        run = runner(optzoo.shampoo(0.1, grafted=False, eps=1e-6))
+        run = shampoo(grafted=False, eps=1e-6)
         left, right = (jnp.linalg.qr(normal(seed + n, n, n))[0] for n in (4, 3))
         params, grads = {"w": normal(seed, 4, 3)}, {"w": normal(seed + 1, STEPS, 4, 3)}
 
@@ -96,13 +103,15 @@ def test_without_a_graft_steps_turn_with_the_problem(seed):
         close(run(turned(params), turned(grads))[0], want, rtol=1e-6, atol=1e-8)
 
 
+ADAM = runner(optax.chain(zoo.adam(), optax.scale(-1.0)))
+
+
 @law
 @given(seed=seeds)
 def test_steps_are_as_long_as_adams_and_are_adams_before_the_start(seed):
     params = {"w": normal(seed, 4, 3), "b": normal(seed + 1, 3)}
     params, grads = singles((params, jax.tree.map(lambda p: normal(seed, STEPS, *p.shape), params)))
-    updates = runner(optzoo.shampoo(0.1, start=4))(params, grads)[0]
-    adam = runner(optax.chain(zoo.adam(), optax.scale(-0.1)))(params, grads)[0]
+    updates, adam = shampoo(start=4)(params, grads)[0], ADAM(params, grads)[0]
 
     def check(u, a):
         close(u[:3], a[:3])
@@ -114,12 +123,15 @@ def test_steps_are_as_long_as_adams_and_are_adams_before_the_start(seed):
     jax.tree.map(check, updates, adam)
 
 
+SIGN = optax.scale_by_sign()
+
+
 @law
 @given(seed=seeds)
 def test_any_rule_makes_the_length(seed):
     params = {"w": jnp.zeros((4, 3))}
     grads = {"w": normal(seed, STEPS, 4, 3).astype(jnp.float32)}
-    updates = runner(optzoo.shampoo(1.0, graft=optax.scale_by_sign()))(params, grads)[0]["w"]
+    updates = shampoo(graft=SIGN)(params, grads)[0]["w"]
     close(np.sqrt(np.sum(np.square(updates), (1, 2))), np.full(STEPS, np.sqrt(12)), rtol=1e-4)
 
 
@@ -132,7 +144,7 @@ def test_stacked_layers_and_blocks_are_leaves_of_their_own(seed):
 
     def updates(grads, **more):
         params = jax.tree.map(lambda g: g[0], grads)
-        return runner(optzoo.shampoo(1.0, **options, **more))(params, grads)[0]
+        return shampoo(**options, **more)(params, grads)[0]
 
     alone = updates(apart)
     joined = jnp.stack([alone[name] for name in "abc"], 1)

@@ -201,7 +201,7 @@ def shampoo(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      b1: decay of the momentum, in [0, 1).
+      b1: decay of the momentum, in [0, 1); the plain number 0 keeps no buffer for it.
       momentum_form: "debiased" or "ema", b1·m + (1 − b1)·g with or without a correction for its
         start at zero; "sum", b1·m + g.
       momentum_first: average gradients, then apply the roots; False: the other way round.
@@ -238,7 +238,7 @@ def shampoo(
       The optimizer. It needs the parameters in `update`.
 
     Raises:
-      ValueError: for an argument out of range.
+      ValueError: for an argument out of range; from `init`, for complex parameters.
 
     References:
       Gupta, Koren and Singer 2018, arXiv 1802.09568: b2=None, grafted=False, momentum_first=False,

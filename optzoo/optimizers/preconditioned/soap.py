@@ -13,7 +13,7 @@ from optzoo.primitives.base import (
     real,
     transformation,
 )
-from optzoo.primitives.decay import decay_moved
+from optzoo.primitives.decay import rated_decay
 from optzoo.primitives.grafting import match_rms
 from optzoo.primitives.kronecker import Merge
 from optzoo.primitives.moments import adam
@@ -132,7 +132,7 @@ def soap(
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
-      b1: decay of the first moment, in [0, 1).
+      b1: decay of the first moment, in [0, 1); the plain number 0 keeps no buffer for it.
       b2: decay of the second moment, in [0, 1).
       eps: added to the root of the second moment before its correction.
       shampoo_beta: decay of G, in [0, 1); None for b2.
@@ -155,7 +155,7 @@ def soap(
       The optimizer. It needs the parameters in `update`.
 
     Raises:
-      ValueError: for an argument out of range.
+      ValueError: for an argument out of range; from `init`, for complex parameters.
 
     References:
       Vyas et al. 2024, arXiv 2409.11321; official code nikhilvyas/SOAP, whose skipped first step,
@@ -182,5 +182,5 @@ def soap(
     return optax.chain(
         direction,
         optax.scale_by_learning_rate(learning_rate),
-        decay_moved(weight_decay, learning_rate, mask, start=1),
+        rated_decay(learning_rate, weight_decay, mask, moved=True, start=1),
     )
