@@ -104,7 +104,7 @@ def example(entry: Entry) -> optax.GradientTransformationExtraArgs:
     if entry.kind == "optimizer":
         return entry.build(total_steps=1000)
     inside, *rest = entry.signature.parameters.values()
-    known = {"learning_rate": 0.1, "key": 0}
+    known = {"learning_rate": 0.1, "key": 0, "level": 0.1}
     needed = {p.name: known[p.name] for p in rest if p.default is p.empty and p.name in known}
     return entry.build(total_steps=1000, **{inside.name: optax.sgd(0.1)}, **needed)
 
@@ -135,7 +135,7 @@ def card(name: str) -> str:
       name: a registered name.
 
     Returns:
-      Its idea, rule, use, defaults, memory, traits, paper, code and BibTeX entry.
+      Its idea, rule, use, defaults, memory, cost, traits, paper, code and BibTeX entry.
 
     Raises:
       ValueError: if no optimizer has that name.
@@ -149,6 +149,7 @@ def card(name: str) -> str:
         "Tuning": entry.section("Tuning"),
         "Defaults": "\n".join(defaults),
         "State": f"{memory(entry)} numbers for each parameter",
+        "Gradients": f"{entry.gradients} a step" if entry.gradients > 1 else "",
         "Family": f"{entry.family} ({entry.kind})",
         "Note": "\n".join(sorted(trait.value for trait in entry.traits)),
         "Paper": f"{entry.title}\n{', '.join(entry.authors)} ({entry.year})\n{entry.url}",

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 Tree = Any
+Key = int | jax.Array
 Mask = Tree | Callable[[Tree], Tree] | None
 DType = jax.typing.DTypeLike | None
 Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
@@ -92,7 +93,7 @@ def branch(index: jax.Array, branches: Sequence[Callable[..., R]], *operands: An
     return branches[int(index)](*operands)
 
 
-def random_key(key: int | jax.Array) -> jax.Array:
+def random_key(key: Key) -> jax.Array:
     """A `jax.random` key as it is; for an integer seed, traced or not, the key of that seed."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return jnp.asarray(key) if typed or np.ndim(key) else jax.random.key(key)
@@ -138,7 +139,7 @@ def transformation(
     return checked(build)
 
 
-NUMBERS = {"value", "grad", "gradients"}
+NUMBERS = {"value", "grad", "gradients", "values"}
 """The extra arguments of `update` that are trees of numbers."""
 
 
@@ -270,6 +271,7 @@ ASKED_FOR = {
     "outputs_fn": "the model's outputs as a function of the parameters",
     "loss_fn": "the loss as a function of the outputs",
     "gradients": "one gradient for each objective, along a leading axis",
+    "values": "one loss for each objective",
 }
 """What a rule may ask `update` for beyond gradients, state and parameters."""
 

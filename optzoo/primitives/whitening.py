@@ -1,6 +1,6 @@
 """Whitening by a fitted preconditioner, and clipping what is whitened (PSGD)."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import (
     Decay,
     Fraction,
+    Key,
     NonNegative,
     Positive,
     Range,
@@ -128,7 +129,7 @@ class WhiteningState(NamedTuple):
     steps: jax.Array
     factors: Tree
     smoothness: Tree
-    key: Any
+    key: jax.Array | tuple[()]
     inner: optax.OptState
 
 
@@ -149,7 +150,7 @@ def whiten(
     max_size: Size | None = None,
     max_skew: Skew = 1.0,
     bound: Bound | None = None,
-    key: Any = None,
+    key: Key | None = None,
     axes: AxesLike = None,
 ) -> optax.GradientTransformation:
     """Multiplies what `tx` makes by a P that is fitted to the gradient: E[P·g·gᵀ·P] → I.
@@ -293,7 +294,7 @@ class LowRankWhiteningState(NamedTuple):
     v: Tree
     d: Tree
     smoothness: tuple[jax.Array, jax.Array, jax.Array]
-    key: Any
+    key: jax.Array
     inner: optax.OptState
 
 
@@ -311,7 +312,7 @@ def whiten_low_rank(
     init_scale: Positive | None = None,
     every: When = 1,
     turns: Schedule | None = None,
-    key: Any = None,
+    key: Key | None = None,
 ) -> optax.GradientTransformation:
     """`whiten` with one P for all leaves: diagonal but for a low rank.
 

@@ -15,11 +15,23 @@ PALETTE = ("#1F83C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # What the names of colours mean on paper and in notebooks; the report's page has its own.
 THEME = {"$ink": "#1c2330", "$muted": "#9aa3af", "$page": "#ffffff", "$accent": "#0072b2"}
 HEIGHT, LABEL_HEIGHT, LETTER_WIDTH = 340, 15, 7
+LONGEST_LABEL = 26
 
 
 def colours(results: Tables) -> dict[str, str]:
     """A colour for each of the best-ranked optimizers, the same in every chart."""
     return dict(zip(results.ranking["optimizer"], PALETTE, strict=False))
+
+
+def label(name: str) -> str:
+    """A name as it stands beside a chart, which a long one would leave no room.
+
+    What is left out is in the middle: rules that compose differ in their heads or last arguments.
+    """
+    left = LONGEST_LABEL // 2
+    return (
+        name if len(name) <= LONGEST_LABEL else f"{name[:left]}…{name[left + 1 - LONGEST_LABEL :]}"
+    )
 
 
 def end_labels(ends: list[tuple[float, str, str]], span: list[float]) -> list[dict[str, Any]]:
@@ -38,7 +50,7 @@ def end_labels(ends: list[tuple[float, str, str]], span: list[float]) -> list[di
             "xref": "paper",
             "x": 1,
             "y": height,
-            "text": name,
+            "text": label(name),
             "font": {"color": colour, "size": 12},
             "xanchor": "left",
             "xshift": 4,
@@ -50,7 +62,7 @@ def end_labels(ends: list[tuple[float, str, str]], span: list[float]) -> list[di
 
 def label_room(ends: list[tuple[float, str, str]]) -> int:
     """The width that `end_labels` need beside a chart."""
-    return 12 + LETTER_WIDTH * max((len(end[1]) for end in ends), default=0)
+    return 12 + LETTER_WIDTH * max((len(label(end[1])) for end in ends), default=0)
 
 
 def plain(values: np.ndarray) -> list[float | None]:

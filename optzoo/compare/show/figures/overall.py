@@ -8,7 +8,7 @@ import pandas as pd
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.read.tables import FACTORS, Tables
 from optzoo.compare.read.verdict import aligned
-from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
+from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label, label_room, plain
 
 ROW_HEIGHT, LETTER = 22, 7.2
 
@@ -52,8 +52,8 @@ def ranking_chart(results: Tables) -> dict[str, Any]:
 
 
 def speed_chart(results: Tables) -> dict[str, Any]:
-    """Steps to the target against the reference's: a dot a problem, a bar at the geometric mean."""
-    speeds = results.against_reference("steps_to_target")
+    """Gradients to the target against the reference's: a dot a problem, a bar at the mean."""
+    speeds = results.against_reference("gradients_to_target")
     names = [name for name in results.ranking["optimizer"] if speeds[name].notna().any()]
     palette = colours(results)
     data: list[dict[str, Any]] = []
@@ -95,9 +95,9 @@ def speed_chart(results: Tables) -> dict[str, Any]:
 
 
 def profile_chart(results: Tables) -> dict[str, Any]:
-    """Share of problems and seeds solved within a multiple of the fewest steps anybody took."""
+    """Share of problems and seeds solved within a multiple of the fewest gradients spent."""
     axis = {
-        "title": {"text": "steps over the fastest's"},
+        "title": {"text": "gradients over the fastest's"},
         "type": "log",
         "range": [0, float(np.log10(FACTORS[-1]))],
         **_factors(1, FACTORS[-1]),
@@ -159,7 +159,8 @@ def _heights(rows: pd.DataFrame) -> range:
 
 def _rows(names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]) -> dict[str, Any]:
     """A chart with a row for each name, the first on top."""
-    widest = max((len(name) for name in names), default=0)
+    labels = [label(name) for name in names]
+    widest = max(map(len, labels), default=0)
     return {
         "data": data,
         "layout": {
@@ -171,7 +172,7 @@ def _rows(names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]) -
             "yaxis": {
                 "range": [0.4, len(names) + 0.6],
                 "tickvals": list(range(len(names), 0, -1)),
-                "ticktext": names,
+                "ticktext": labels,
             },
         },
     }

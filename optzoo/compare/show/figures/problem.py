@@ -1,9 +1,10 @@
-"""The charts of one problem: losses against steps and against learning rates."""
+"""The charts of one problem: losses against gradients and against learning rates."""
 
 from typing import Any
 
 import numpy as np
 
+from optzoo.compare.plan.contestants import paced
 from optzoo.compare.read.tables import Tables
 from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
 
@@ -11,13 +12,13 @@ FLOOR = 1e-9
 
 
 def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[str, Any]:
-    """Validation loss against steps, everybody at its own best learning rate.
+    """Validation loss against the gradients spent, everybody at its own best learning rate.
 
     With `clock`, against the seconds that the steps take. The best-ranked optimizers are coloured
     and named at the end of their lines, with a band that spans the seeds; the others are grey, and
     tell their names under the pointer.
     """
-    steps = results.about["problems"][problem]["checkpoints"]
+    spent = results.about["problems"][problem]["checkpoints"]
     table = results.table[results.table["problem"] == problem].set_index("optimizer")
     lines: dict[str, np.ndarray] = {}
     for name, rate in table["learning_rate"].items():
@@ -27,11 +28,15 @@ def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[s
     traces = []
     for name, curves in lines.items():
         title = f"{name}, learning rate {table['learning_rate'][name]:.3g}"
-        pace = results.grids[problem, name].step_seconds if clock else 1
-        x = [float(f"{step * pace:.4g}") for step in steps]
+        tried = results.grids[problem, name]
+        pace = tried.step_seconds if clock else 1
+        x = [
+            float(f"{count * pace:.4g}")
+            for count in (paced(spent, tried.gradients) if clock else spent)
+        ]
         if np.isfinite(pace):
             traces.append((name, title, x, np.median(curves, axis=0), curves))
-    unit = "seconds of training a run, runs side by side" if clock else "steps"
+    unit = "seconds of training a run, runs side by side" if clock else "gradients"
     longest = max((x[-1] for _, _, x, _, _ in traces), default=1)
     axis = {"title": {"text": unit}, "range": [0, longest]}
     start = float(np.nanmax(losses[:, 0]))
