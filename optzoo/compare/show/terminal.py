@@ -3,7 +3,7 @@
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple
 
@@ -200,16 +200,6 @@ def _narrowed(table: Table, console: Console) -> bool:
 
 def _number(value: float, spec: str, unit: str = "") -> str:
     return "–" if math.isnan(value) else format(value, spec) + unit
-
-
-def show_table(rows: Sequence[dict[str, str]]) -> None:
-    """Prints rows that share their keys as a table."""
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for key in rows[0]:
-        table.add_column(key, no_wrap=key == "name")
-    for row in rows:
-        table.add_row(*(Text(value) for value in row.values()))
-    _console().print(table)
 
 
 def _console() -> Console:
