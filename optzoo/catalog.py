@@ -111,7 +111,7 @@ def example(entry: Entry) -> optax.GradientTransformationExtraArgs:
     if entry.kind == "optimizer":
         return entry.build(total_steps=1000)
     inside, *rest = entry.signature.parameters.values()
-    known = {"learning_rate": 0.1, "key": 0}
+    known = {"learning_rate": 0.1, "key": 0, "level": 0.1}
     needed = {p.name: known[p.name] for p in rest if p.default is p.empty and p.name in known}
     return entry.build(total_steps=1000, **{inside.name: optax.sgd(0.1)}, **needed)
 
@@ -143,7 +143,7 @@ def card(name: str, width: int = 100) -> str:
       width: of the terminal, in columns.
 
     Returns:
-      Its idea, rule, use, defaults, memory, traits, paper, code and BibTeX entry.
+      Its idea, rule, use, defaults, memory, cost, traits, paper, code and BibTeX entry.
 
     Raises:
       ValueError: if no optimizer has that name.
@@ -156,6 +156,7 @@ def card(name: str, width: int = 100) -> str:
         **{part: " ".join(entry.section(part).split()) for part in PROSE},
         "Defaults": "\n".join(defaults),
         "State": f"{numbers} number{'s' * (numbers != '1')} for each parameter",
+        "Gradients": f"{entry.gradients} a step" if entry.gradients > 1 else "",
         "Family": f"{entry.family} ({entry.kind})",
         "Note": "\n".join(sorted(trait.value for trait in entry.traits)),
         "Paper": f"{entry.title}\n{', '.join(entry.authors)} ({entry.year})\n{entry.url}",

@@ -93,7 +93,11 @@ def _app(command: str) -> Any:
         ] = None,
         seeds: Annotated[int, typer.Option(help="Seeds for every learning rate.")] = 3,
         steps: Annotated[
-            int | None, typer.Option(help="Steps of a run.  [default: the problem's own]")
+            int | None,
+            typer.Option(
+                help="Gradients of a run: its steps, half as many where one costs two.  "
+                "[default: the problem's own]"
+            ),
         ] = None,
         record: Annotated[
             str,

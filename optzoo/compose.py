@@ -140,7 +140,8 @@ class Rule:
         vars(factory)["__signature__"] = inspect.Signature([first, *own, *steps])
         factory.__name__ = factory.__qualname__ = str(self)
         traits = frozenset(trait for part in self._parts for trait in part.declared.traits)
-        return replace(unpublished(factory), traits=traits)
+        gradients = 1 + sum(part.declared.gradients - 1 for part in self._parts)
+        return replace(unpublished(factory), traits=traits, gradients=gradients)
 
     def build(
         self,

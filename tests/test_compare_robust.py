@@ -240,7 +240,7 @@ def test_each_process_keeps_to_its_own_comparison(tmp_path):
             store.begin({"name": name})
         for store, name in ((second, "b"), (first, "a")):
             store.save(name, [Run(0.1, 0, {}, {})])
-            store.choose(Chosen("p", name, name, 0.1, [0.1], 0.0))
+            store.choose(Chosen("p", name, name, 0.1, [0.1], 0.0, 1))
         assert first.comparison()[0] == {"name": "a"}
         assert [grid.optimizer for grid in second.comparison()[1]] == ["b"]
     with Store(path) as later:

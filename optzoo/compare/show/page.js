@@ -130,7 +130,7 @@ function draw(box) {
   if (figure.frames) {
     const slider = box.parentNode.querySelector("input");
     last = +slider.value;
-    slider.nextElementSibling.value = "step " + figure.frames[last];
+    slider.nextElementSibling.value = "gradient " + figure.frames[last];
   }
   const back = [], front = [];
   let end = 0;

@@ -146,7 +146,7 @@ def _chart(names: list[str], figure: dict[str, Any], caption: str, words: str) -
     )
 
 
-SWITCHES = {"loss": "steps", "clock": "seconds"}
+SWITCHES = {"loss": "gradients", "clock": "seconds"}
 
 
 def _canvas(name: str, figure: dict[str, Any], words: str) -> str:
@@ -180,8 +180,8 @@ def _changes(rows: list[list[str]] | None) -> str:
 def _ranking(results: Tables) -> str:
     problems = results.problems
     table = results.table.set_index(["optimizer", "problem"])
-    head = ["optimizer", "mean rank", "ties", "at default rate", "solved", "speed", "step cost"]
-    head += ["state", "usable rates", "diverged", *problems]
+    head = ["optimizer", "mean rank", "ties", "at default rate", "solved", "speed"]
+    head += ["gradients a step", "step cost", "state", "usable rates", "diverged", *problems]
     ranking = results.ranking
     rows = []
     for row, ties in zip(ranking.itertuples(), aligned(ranking["ties"]), strict=True):
@@ -193,6 +193,7 @@ def _ranking(results: Tables) -> str:
             _number(row.rank_untuned, ".1f"),
             f"{row.solved:.0%}",
             _number(row.speed, ".2g", "×"),
+            f"{row.step_gradients:.3g}",
             _number(row.step_cost, ".2g", "×"),
             _number(row.state_ratio, ".1f", "×"),
             f"{row.usable:.1f}",
@@ -221,7 +222,8 @@ def _section(results: Tables, problem: str, index: int) -> str:
     extra = [column for column in extra if table[column].notna().any()]
     head = ["optimizer", "rank", "best rate", "× default", "test loss", "± seeds"]
     head += [column.replace("_", " ") for column in extra]
-    head += ["solved", "steps to target", "µs a step", "state", "diverged", "progress by rate"]
+    head += ["solved", "steps", "gradients", "steps to target", "gradients to target"]
+    head += ["µs a step", "state", "diverged", "progress by rate"]
     rows = []
     for row in table.to_dict("records"):
         edge = ' <abbr title="the outermost rate tried">edge</abbr>' if row["edge"] else ""
@@ -234,7 +236,10 @@ def _section(results: Tables, problem: str, index: int) -> str:
             _number(row["test_spread"], ".2g"),
             *(_number(row[column]) for column in extra),
             f"{row['solved']:.0%}",
-            _number(row["steps_to_target"], ".0f"),
+            *(
+                _number(row[column], ".0f")
+                for column in ("steps", "gradients", "steps_to_target", "gradients_to_target")
+            ),
             _number(1e6 * row["step_seconds"]),
             _number(row["state_ratio"], ".1f", "×"),
             f"{row['diverged']:.0%}",
@@ -262,7 +267,7 @@ max="{len(path["frames"]) - 1}" value="{len(path["frames"]) - 1}"><output></outp
     return f"""
 <section id="problem-{index}" data-problem="{index}">
 <h2>{escape(problem)}</h2>
-<p>{escape(details["summary"])}. {details["steps"]} steps; counts as solved at a loss of
+<p>{escape(details["summary"])}. {details["steps"]} gradients a run; counts as solved at a loss of
 {details["target"]:.4g}.</p>
 <div class="charts">{charts}</div>
 {_table(problem, head, rows, [places[name] for name in table["optimizer"]])}
@@ -307,6 +312,8 @@ def _protocol(results: Tables) -> str:
         "Schedule": f"{' and '.join(about['schedules'])}; cosine is a linear warm-up over a tenth "
         "of the steps and cosine decay to zero; rules that own a schedule keep it and are told the "
         "number of steps",
+        "Length": "all runs on a problem spend as many gradients, forward and backward passes: a "
+        "rule whose steps cost two takes half as many steps",
         "Weight decay": decay,
         "Choice": "the learning rate with the lowest mean validation loss after the last step",
         "Data": "batches come from the training split; the validation split chooses, the test "

@@ -115,7 +115,8 @@ def show_results(results: Tables) -> None:
         f"loss, and where it lies in nine of ten resamples of the {results.about['seeds']} seeds.",
         "ties": "ties: those who share a letter cannot be told apart, for neither is ahead in 95 % "
         "of the resamples.",
-        "speed": f"speed: fewer steps to the target than {REFERENCE}.",
+        "speed": f"speed: fewer gradients to the target than {REFERENCE}.",
+        "gradients": "gradients: what a step costs; all runs on a problem spend as many.",
     }
     shown = [column.header for column in tables[0].columns]
     notes = [" ".join(meanings[name] for name in meanings if name in shown)]
@@ -128,7 +129,8 @@ def show_results(results: Tables) -> None:
 
 
 def _ranking(results: Tables) -> Table:
-    table = _table("optimizer", "rank", "ties", "9 in 10", "untuned", "solved", "speed", "diverged")
+    columns = ("untuned", "solved", "speed", "diverged", "gradients")
+    table = _table("optimizer", "rank", "ties", "9 in 10", *columns)
     ranking = results.ranking
     first = set(ranking["ties"][0])
     for row, ties in zip(ranking.itertuples(), aligned(ranking["ties"]), strict=True):
@@ -141,6 +143,7 @@ def _ranking(results: Tables) -> Table:
             f"{row.solved:.0%}",
             _number(row.speed, ".2g", "×"),
             f"{row.diverged:.0%}",
+            f"{row.step_gradients:.3g}",
         )
     return table
 

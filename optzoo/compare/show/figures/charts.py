@@ -45,15 +45,15 @@ OVERALL = {
     ),
     "speed": Chart(
         speed_chart,
-        f"Steps to the target against {REFERENCE}",
-        f"How many times fewer steps than {REFERENCE} to each problem's target, at everybody's "
+        f"Gradients to the target against {REFERENCE}",
+        f"How many times fewer gradients than {REFERENCE} to each problem's target, at everybody's "
         "best learning rate. A dot for each problem that both solve; bar: geometric mean.",
     ),
     "profile": Chart(
         profile_chart,
-        "Share of problems and seeds solved within so many steps",
+        "Share of problems and seeds solved within so many gradients",
         "Performance profile: the share of problems and seeds whose target is reached within a "
-        "multiple of the steps of whoever is fastest there. Higher is better.",
+        "multiple of the gradients of whoever is fastest there. Higher is better.",
     ),
     "budget": Chart(
         budget_chart,

@@ -50,8 +50,8 @@ def ranking_chart(results: Tables) -> dict[str, Any]:
 
 
 def speed_chart(results: Tables) -> dict[str, Any]:
-    """Steps to the target against the reference's: a dot a problem, a bar at the geometric mean."""
-    speeds = results.against_reference("steps_to_target")
+    """Gradients to the target against the reference's: a dot a problem, a bar at the mean."""
+    speeds = results.against_reference("gradients_to_target")
     names = [name for name in results.ranking["optimizer"] if speeds[name].notna().any()]
     data: list[dict[str, Any]] = []
     for height, name in zip(range(len(names), 0, -1), names, strict=True):
@@ -93,9 +93,9 @@ def speed_chart(results: Tables) -> dict[str, Any]:
 
 
 def profile_chart(results: Tables) -> dict[str, Any]:
-    """Share of problems and seeds solved within a multiple of the fewest steps anybody took."""
+    """Share of problems and seeds solved within a multiple of the fewest gradients spent."""
     axis = {
-        "title": {"text": "steps over the fastest's"},
+        "title": {"text": "gradients over the fastest's"},
         "type": "log",
         "range": [0, float(np.log10(FACTORS[-1]))],
         **_factors(1, FACTORS[-1]),

@@ -1,4 +1,4 @@
-"""The charts of one problem: losses against steps and against learning rates."""
+"""The charts of one problem: losses against gradients and against learning rates."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ FLOOR = 1e-9
 
 
 def loss_curves(results: Tables, problem: str) -> dict[str, Any]:
-    """Validation loss against steps, everybody at its own best learning rate.
+    """Validation loss against the gradients spent, everybody at its own best learning rate.
 
     Highlighted optimizers are named at the end of their lines, with a band that spans the seeds;
     the others are grey, and tell their names under the pointer.
     """
-    steps = results.about["problems"][problem]["checkpoints"]
+    spent = results.about["problems"][problem]["checkpoints"]
     table = results.table[results.table["problem"] == problem].set_index("optimizer")
     lines: dict[str, np.ndarray] = {}
     for name, rate in table["learning_rate"].items():
@@ -26,12 +26,13 @@ def loss_curves(results: Tables, problem: str) -> dict[str, Any]:
     traces = []
     for name, curves in lines.items():
         title = f"{name}, learning rate {table['learning_rate'][name]:.3g}"
-        traces.append((name, title, steps, np.median(curves, axis=0), curves))
-    axis = {"title": {"text": "steps"}, "range": [0, steps[-1]]}
+        traces.append((name, title, spent, np.median(curves, axis=0), curves))
+    axis = {"title": {"text": "gradients"}, "range": [0, spent[-1]]}
     start = float(np.nanmax(losses[:, 0]))
     figure = _figure(results, problem, traces, axis, losses, start)
     for trace in figure["data"]:
-        pace = results.grids[problem, trace["meta"]].step_seconds
+        tried = results.grids[problem, trace["meta"]]
+        pace = tried.step_seconds / tried.gradients
         trace["pace"] = float(f"{pace:.4g}") if np.isfinite(pace) else None
     figure["clock"] = "seconds of training a run, runs side by side"
     figure["ends"] = _ends(figure)
