@@ -22,7 +22,7 @@ from optzoo.primitives.base import (
 from optzoo.primitives.norms import packed, root, unpacked
 from optzoo.primitives.orthogonal import Orthogonalizer, on_stacks
 from optzoo.primitives.roots import Root, Side, gram, inverse_root, on_inputs
-from optzoo.primitives.stacks import matrix_shapes, update_stacks
+from optzoo.primitives.stacks import matrix_shapes, side_by_side, update_stacks
 
 
 class GramState(NamedTuple):
@@ -90,7 +90,7 @@ def precondition(
 
 
 class EvenState(NamedTuple):
-    """The second moment of each output of each orthogonalised matrix, all `packed`."""
+    """The second moment of each output of each orthogonalised matrix, `packed` side by side."""
 
     energy: jax.Array
 
@@ -140,17 +140,19 @@ def orthogonalize_evenly(
         divisor = jnp.sqrt(v) + eps
         columns = jnp.sum(squares, axis=-2, keepdims=True)
         # |w| follows from the columns' norms, which saves a pass over the matrix.
-        length = root(jnp.sum(columns, axis=-1, keepdims=True))
         safe = jnp.where(divisor == 0, 1, divisor)
-        width = root(jnp.sum(columns / jnp.square(safe), axis=-1, keepdims=True)) + eps
+        both = jnp.concatenate([columns, columns / jnp.square(safe)], axis=-2)
+        length, width = jnp.split(root(jnp.sum(both, axis=-1, keepdims=True)), 2, axis=-2)
+        width = width + eps
         factor = length / (safe * jnp.where(width == 0, 1, width))
         return o * factor, v
 
     def update(updates, state, params=None):
         del params
-        kept = unpacked(state.energy, shapes(updates))
+        order = side_by_side(axes, updates)
+        kept = unpacked(state.energy, shapes(updates), order)
         (out,), (energy,) = update_stacks(evened, axes, (updates,), (kept,))
-        return out, EvenState(packed(energy))
+        return out, EvenState(packed(energy, order))
 
     return optax.GradientTransformation(init, update)
 
