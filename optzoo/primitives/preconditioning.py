@@ -26,7 +26,8 @@ from optzoo.primitives.stacks import matrix_shapes, side_by_side, update_stacks
 
 
 class GramState(NamedTuple):
-    """The state of what is preconditioned, and the Gram matrix of each matrix, `packed`."""
+    """The state of what is preconditioned, and the Gram matrix of each matrix, `packed` side by
+    side."""
 
     inner: optax.OptState
     gram: jax.Array
@@ -82,9 +83,10 @@ def precondition(
 
     def update(updates, state, params=None, **extra_args):
         made, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        kept = unpacked(state.gram, shapes(updates))
+        order = side_by_side(axes, updates)
+        kept = unpacked(state.gram, shapes(updates), order)
         (out, _), (new,) = update_stacks(applied, axes, (made, updates), (kept,))
-        return out, GramState(inner_state, packed(new))
+        return out, GramState(inner_state, packed(new, order))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -201,19 +201,19 @@ def _update_stacks(fn, axes: AxesLike, trees, states):
             # What is kept comes from a vector and goes back to one: as vectors, parts that lie side
             # by side are joined again by XLA.
             kept = [leaf.reshape(-1) for leaf in leaves[len(trees) :]]
-            shapes = [stack.shape[1:] for stack in stacks]
-            shapes += [leaf.shape[len(spec.batch) :] for leaf in leaves[len(trees) :]]
-            parts = [*stacks, *kept]
-            key = tuple(zip(shapes, (part.dtype for part in parts), strict=True))
-            groups[key, inputs].append((place, spec, parts))
+            dims = [stack.shape[1:] for stack in stacks]
+            dims += [leaf.shape[len(spec.batch) :] for leaf in leaves[len(trees) :]]
+            stacks += kept
+            key = tuple(zip(dims, (stack.dtype for stack in stacks), strict=True))
+            groups[key, inputs].append((place, spec, stacks))
 
     for (shapes, inputs), members in groups.items():
-        dims = shapes[0][0]
+        shape = shapes[0][0]
 
-        def on_matrices(*stacks, dims=dims, inputs=inputs):
+        def on_matrices(*stacks, shape=shape, inputs=inputs):
             matrices = [_matrices(stack, inputs) for stack in stacks[: len(trees)]]
             results = fn(*matrices, *stacks[len(trees) :])
-            whole = [result.reshape(-1, *dims) for result in results[: len(trees)]]
+            whole = [result.reshape(-1, *shape) for result in results[: len(trees)]]
             return [*whole, *results[len(trees) :]]
 
         places, kinds, parts = zip(*members, strict=True)
