@@ -126,7 +126,7 @@ def page(entry: Entry) -> str:
         titled("## When to use\n\n", entry, "When to use"),
         titled("## Learning rate and decay\n\n", entry, "Tuning"),
         claim(entry),
-        f"## State\n\n{memory(entry)}\n\n{traits}",
+        f"## State\n\n{memory(entry)}\n\n{traits}{cost(entry)}",
         f"## Options\n\n{options(entry)}",
         f"## Paper and official code\n\n{prose(entry, 'References')}",
         f"[{entry.title}]({entry.url}), {authors}, {entry.year}.{code}",
@@ -149,6 +149,13 @@ def formula(entry: Entry) -> str:
         "*p* are the parameters, *g* their gradient, *t* the number of the step, from 1; ← gives "
         "a variable its new value; the long names are arguments."
     )
+
+
+def cost(entry: Entry) -> str:
+    """What a step costs beyond the gradient that everybody needs, as a bullet."""
+    if entry.gradients == 1:
+        return ""
+    return f"- Each step costs {entry.gradients} gradients, which comparisons count.\n"
 
 
 def memory(entry: Entry) -> str:

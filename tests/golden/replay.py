@@ -25,14 +25,15 @@ FUNCTIONS: dict[str, dict] = {}
 FITS: dict[str, dict] = {}
 SCHEDULES: dict[str, dict] = {}
 BATCHES: dict[str, dict] = {}
-BLOCKS: dict[str, dict] = {}
+CASES: dict[str, dict] = {}
+"""Recordings that tests on their subject replay."""
 KINDS = {
     "configurations": CONFIGURATIONS,
     "functions": FUNCTIONS,
     "fits": FITS,
     "schedules": SCHEDULES,
     "batches": BATCHES,
-    "blocks": BLOCKS,
+    "cases": CASES,
 }
 for family in sorted(HERE.glob("*/index.json")):
     index = json.loads(family.read_text(encoding="utf-8"))
@@ -208,6 +209,8 @@ def replay(
         def step(carry, inputs):
             params, state = carry
             gradient, arguments = inputs
+            if "gradients" in arguments:
+                gradient = jax.tree.map(lambda rows: rows.mean(0), gradient)
             if "data" in arrays:
                 value_fn = partial(patchnet, gradient)
                 value, gradient = jax.value_and_grad(value_fn)(params)
