@@ -97,6 +97,18 @@ def test_orthogonalising_takes_a_quarter_of_optax_kernels(name):
     assert 4 * counts(name)[0] <= counts(name, optax=True)[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    # AdaMuon keeps and writes a second number a weight, and measures what it divides by it.
+    [("normuon", 1.1), ("scion", 1.1), ("adamuon", 1.5)],
+)
+def test_what_came_after_muon_costs_little_more(name, more):
+    kernels, temporaries = counts(name)
+    its_kernels, its_temporaries = counts("muon")
+    assert kernels <= more * its_kernels
+    assert temporaries <= 1.1 * its_temporaries
+
+
 @pytest.mark.parametrize("name", ORTHOGONAL)
 def test_matrices_of_equal_shape_share_their_products(name):
     def products(blocks):
@@ -212,6 +224,9 @@ def test_the_reader_counts_what_is_known():
     assert read(lambda x, y: x @ y @ x, x, x).products == 2
     sliced = read(lambda x: 2 * x[:8], x)
     assert sliced.traffic == 2 * 4 * 8 * 256
+    # What is computed of a whole array and cut after it is computed of the part alone.
+    late = read(lambda x: jnp.exp(x @ x).reshape(4, 64, 256)[1].T * 2, x)
+    assert late.kernels == 2 and late.traffic == 4 * (2 * 256**2 + 2 * 64 * 256)
     once, often = (
         read(lambda x, n=n: jax.lax.fori_loop(0, n, lambda _, x: jnp.sin(x) @ x, x), x).kernels
         for n in (10, 20)
