@@ -91,10 +91,10 @@ def imbalance() -> Problem:
     """Handwritten digits of which nines are a hundred times rarer than zeros.
 
     The training images of `digits`, thinned from 100 zeros to a single nine in equal ratios; held
-    out are equally many of each. Objectives are the classes' losses. Reported beside the loss is
-    the accuracy on sevens, eights and nines, which plain training gives up: for SAM, which is said
-    to help them (Rangwani et al., arXiv:2212.13827), and for per-class normalisation (Francazi et
-    al., arXiv:2207.00391).
+    out are about equally many of each. Objectives are the classes' losses. Reported beside the loss
+    is the accuracy on sevens, eights and nines, which plain training gives up: for SAM, which is
+    said to help them (Rangwani et al., arXiv:2212.13827), and for per-class normalisation (Francazi
+    et al., arXiv:2207.00391).
     """
     classes, rare = 10, 7
     (images, labels), held_out = digit_splits()
@@ -169,8 +169,8 @@ def opposing_outliers() -> Problem:
     class, has besides the number 20 in a direction where the others have nothing. Those examples
     pull the weights of that direction to both sides with forces far above all others, so that they
     rule the curvature and with it the steps (Rosenfeld and Risteski, arXiv:2311.04163). Batches of
-    32 of 400 examples. Reported beside the loss is that of the outliers: tells apart who does not
-    swing.
+    32 of 400 examples. Reported beside the loss is the accuracy on the outliers: tells apart who
+    does not swing.
     """
     count, size, shifted, large, shift = 400, 20, 10, 20.0, 0.4
     outliers = np.arange(count) % 20 < 2
