@@ -67,10 +67,10 @@ def answered(tx: optax.GradientTransformation, entry: Entry):
     if not asked:
         return tx
 
-    def update(gradients, state, params=None, **extra_args):
-        given = offers(params, gradients)
+    def update(updates, state, params=None, **extra_args):
+        given = offers(params, updates)
         extra_args |= {name: given[name] for name in asked}
-        return tx.update(gradients, state, params, **extra_args)
+        return tx.update(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 

@@ -66,6 +66,7 @@ from optzoo.primitives.estimators import (
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.fitting import fit_hessian as fit_hessian, norm_bound as norm_bound
 from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
+from optzoo.primitives.inputs import whiten_inputs as whiten_inputs
 from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
@@ -163,6 +164,10 @@ from optzoo.primitives.stepsizes import (
     norm_adagrad_step as norm_adagrad_step,
     rate as rate,
     relative_rate as relative_rate,
+)
+from optzoo.primitives.surrogates import (
+    surrogate_step as surrogate_step,
+    target_surrogate as target_surrogate,
 )
 from optzoo.primitives.trust import (
     layer_rotation as layer_rotation,

@@ -212,7 +212,7 @@ def replay(
             if "gradients" in arguments:
                 gradient = jax.tree.map(lambda rows: rows.mean(0), gradient)
             if "data" in arrays:
-                value_fn = partial(patchnet, gradient)
+                value_fn = partial(patchnet if "conv" in params else perceptron, gradient)
                 value, gradient = jax.value_and_grad(value_fn)(params)
                 arguments = arguments | {"value": value, "value_fn": value_fn}
             updates, state = tx.update(gradient, state, params, **arguments)
@@ -258,6 +258,16 @@ def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.
     return jnp.mean(
         ((h @ p["w_wide"].T + p["bias"][None]) * jnp.exp(p["scalar"]) - batch["y"]) ** 2
     )
+
+
+def perceptron(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
+    """The other loss of such recordings."""
+    return jnp.mean((hidden(batch["x"], p) - batch["y"]) ** 2)
+
+
+def hidden(x: jax.Array, p: Mapping[str, jax.Array]) -> jax.Array:
+    """Its network's outputs."""
+    return jnp.tanh(x @ p["W1"].T + p["b1"][None]) @ p["W2"].T + p["b2"][None]
 
 
 def compiled(run: Callable) -> Callable:
