@@ -169,5 +169,6 @@ from optzoo.primitives.widths import (
 from optzoo.primitives.window import (
     gradient_window as gradient_window,
     inverse_fisher as inverse_fisher,
+    window_extrapolation as window_extrapolation,
     window_mean as window_mean,
 )

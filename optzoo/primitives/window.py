@@ -1,6 +1,7 @@
 """The last gradients, kept whole: their mean, and what their products tell."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from optzoo.primitives.base import (
     real,
     transformation,
 )
+from optzoo.primitives.combine import gradient
 from optzoo.primitives.stacks import automatic
 
 Weights = Callable[[jax.Array, jax.Array], jax.Array]
@@ -70,6 +72,66 @@ def window_mean(
             lambda ring: jnp.where(shown, jnp.sum(ring, axis=0) / many.astype(ring.dtype), 0),
             state.window,
         )
+        return out, state
+
+    return optax.GradientTransformation(lambda params: WindowState.empty(size, params), update)
+
+
+@transformation
+def window_extrapolation(size: Size, damping: Positive = 1e-3) -> optax.GradientTransformation:
+    """Where the last `size` gradients of each leaf are going: their regularised extrapolation.
+
+    Rule, for a leaf's gradients x₁, …, x_s, the newest last:
+      U = the differences of neighbours;   z = (UᵀU + damping·I)^(−1)·1
+      returns Σ z·x / Σz, x the later one of each difference, and the newest while s < 3
+
+    Args:
+      size: how many gradients are kept; each costs as much memory as the parameters. Fewer than 3
+        keep nothing, and give the newest.
+      damping: added to every eigenvalue.
+
+    Returns:
+      A transformation with `WindowState`.
+
+    Raises:
+      ValueError: for an argument out of range.
+
+    Source: Wang et al. 2019, arXiv 1903.01435.
+    """
+    if size < 3:
+        return gradient
+
+    def predicted(state, updates):
+        place = state.steps % size
+        state = state.entered(place, updates)
+        seen = jnp.minimum(state.steps, size)
+        known = jnp.arange(size - 1, dtype=seen.dtype) >= size - seen
+        rings, structure = jax.tree.flatten(state.window)
+        rows = [jnp.roll(ring, -1 - place, axis=0).reshape(size, -1) for ring in rings]
+        dtype = jnp.finfo(common_dtype(updates)).dtype
+        moves = [jnp.where(known[:, None], row[1:] - row[:-1], 0) for row in rows]
+        # One system for all leaves: to compile one for each would take minutes.
+        grams = jnp.stack([(u.conj() @ u.T).real.astype(dtype) for u in moves])
+        ridge = damping + jnp.finfo(dtype).eps * jnp.trace(grams, axis1=1, axis2=2)
+        systems = grams + ridge[:, None, None].astype(dtype) * jnp.eye(size - 1, dtype=dtype)[None]
+        ones = jnp.broadcast_to(known.astype(dtype)[None], (len(rows), size - 1))
+        z = jax.vmap(partial(jax.scipy.linalg.solve, assume_a="pos"))(systems, ones)
+        total = jnp.sum(z, axis=1, keepdims=True)
+        shares = z / jnp.where(total > 0, total, 1)
+        ahead = [
+            (share.astype(row.dtype) @ row[1:]).reshape(ring.shape[1:])
+            for share, row, ring in zip(shares, rows, rings, strict=True)
+        ]
+        out = jax.tree.map(
+            lambda far, g: jnp.where(seen < 3, g, far), structure.unflatten(ahead), updates
+        )
+        return state, out
+
+    def update(updates, state, params=None):
+        del params
+        if not jax.tree.leaves(updates):
+            return updates, state
+        state, out = automatic(predicted, (state, updates), state, updates)
         return out, state
 
     return optax.GradientTransformation(lambda params: WindowState.empty(size, params), update)

@@ -47,3 +47,7 @@ from optzoo.optimizers.adaptive.mars import (
     mars as mars,
     scale_by_mars as scale_by_mars,
 )
+from optzoo.optimizers.adaptive.optimistic_adam import (
+    optimistic_adam as optimistic_adam,
+    scale_by_optimistic_adam as scale_by_optimistic_adam,
+)
