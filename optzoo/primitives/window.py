@@ -77,6 +77,16 @@ def window_mean(
     return optax.GradientTransformation(lambda params: WindowState.empty(size, params), update)
 
 
+class LastState(NamedTuple):
+    """How many steps are finished, and the last gradients, the newest last.
+
+    Each is a tree of its own, so that meshes shard it as the parameters.
+    """
+
+    steps: jax.Array
+    last: tuple[Tree, ...]
+
+
 @transformation
 def window_extrapolation(size: Size, damping: Positive = 1e-3) -> optax.GradientTransformation:
     """Where the last `size` gradients of each leaf are going: their regularised extrapolation.
@@ -91,7 +101,7 @@ def window_extrapolation(size: Size, damping: Positive = 1e-3) -> optax.Gradient
       damping: added to every eigenvalue.
 
     Returns:
-      A transformation with `WindowState`.
+      A transformation with `LastState`.
 
     Raises:
       ValueError: for an argument out of range.
@@ -101,40 +111,49 @@ def window_extrapolation(size: Size, damping: Positive = 1e-3) -> optax.Gradient
     if size < 3:
         return gradient
 
-    def predicted(state, updates):
-        place = state.steps % size
-        state = state.entered(place, updates)
-        seen = jnp.minimum(state.steps, size)
+    def init(params):
+        zeros = tuple(optax.tree.zeros_like(params) for _ in range(size))
+        return LastState(jnp.zeros([], jnp.int32), zeros)
+
+    def shares(last, seen):
+        """The weights of each leaf's later gradients; one system for all, to be compiled once."""
         known = jnp.arange(size - 1, dtype=seen.dtype) >= size - seen
-        rings, structure = jax.tree.flatten(state.window)
-        rows = [jnp.roll(ring, -1 - place, axis=0).reshape(size, -1) for ring in rings]
-        dtype = jnp.finfo(common_dtype(updates)).dtype
-        moves = [jnp.where(known[:, None], row[1:] - row[:-1], 0) for row in rows]
-        # One system for all leaves: to compile one for each would take minutes.
-        grams = jnp.stack([(u.conj() @ u.T).real.astype(dtype) for u in moves])
+        dtype = jnp.finfo(common_dtype(last)).dtype
+
+        def gram(*gradients):
+            rows = jnp.stack(gradients)
+            numbers = tuple(range(1, rows.ndim))
+            moves = jnp.where(jnp.expand_dims(known, numbers), rows[1:] - rows[:-1], 0)
+            return jnp.tensordot(moves.conj(), moves, (numbers, numbers)).real.astype(dtype)
+
+        grams = jnp.stack(jax.tree.leaves(jax.tree.map(gram, *last)))
         ridge = damping + jnp.finfo(dtype).eps * jnp.trace(grams, axis1=1, axis2=2)
         systems = grams + ridge[:, None, None].astype(dtype) * jnp.eye(size - 1, dtype=dtype)[None]
-        ones = jnp.broadcast_to(known.astype(dtype)[None], (len(rows), size - 1))
+        ones = jnp.broadcast_to(known.astype(dtype)[None], grams.shape[:2])
         z = jax.vmap(partial(jax.scipy.linalg.solve, assume_a="pos"))(systems, ones)
         total = jnp.sum(z, axis=1, keepdims=True)
-        shares = z / jnp.where(total > 0, total, 1)
-        ahead = [
-            (share.astype(row.dtype) @ row[1:]).reshape(ring.shape[1:])
-            for share, row, ring in zip(shares, rows, rings, strict=True)
-        ]
-        out = jax.tree.map(
-            lambda far, g: jnp.where(seen < 3, g, far), structure.unflatten(ahead), updates
-        )
-        return state, out
+        return z / jnp.where(total > 0, total, 1)
+
+    def predicted(last, seen):
+        *_, newest = last
+        leaves, structure = jax.tree.flatten(newest)
+        every = [jax.tree.leaves(gradients) for gradients in last[1:]]
+        out = []
+        for place, (g, share) in enumerate(zip(leaves, shares(last, seen), strict=True)):
+            weighed = (w.astype(g.dtype) * x[place] for w, x in zip(share, every, strict=True))
+            out.append(jnp.where(seen < 3, g, sum(weighed, jnp.zeros_like(g))))
+        return structure.unflatten(out)
 
     def update(updates, state, params=None):
         del params
+        last = (*state.last[1:], updates)
+        count = optax.safe_increment(state.steps)
         if not jax.tree.leaves(updates):
-            return updates, state
-        state, out = automatic(predicted, (state, updates), state, updates)
-        return out, state
+            return updates, LastState(count, last)
+        out = automatic(predicted, updates, last, jnp.minimum(count, size))
+        return out, LastState(count, last)
 
-    return optax.GradientTransformation(lambda params: WindowState.empty(size, params), update)
+    return optax.GradientTransformation(init, update)
 
 
 class ProductState(NamedTuple):
