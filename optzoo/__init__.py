@@ -28,6 +28,7 @@ from optzoo.primitives.combine import (
 from optzoo.primitives.decay import cautious_decay as cautious_decay
 from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
+from optzoo.primitives.freezing import frozen_leaves as frozen_leaves
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
     kernel_mask as kernel_mask,

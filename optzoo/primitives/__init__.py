@@ -60,6 +60,7 @@ from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.dynamics import inertial_newton as inertial_newton
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.fitting import fit_hessian as fit_hessian, norm_bound as norm_bound
+from optzoo.primitives.freezing import freeze as freeze, frozen_leaves as frozen_leaves
 from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
 from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import (
