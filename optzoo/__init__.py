@@ -35,6 +35,7 @@ from optzoo.primitives.estimators import (
     perturbed_gradient as perturbed_gradient,
 )
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
+from optzoo.primitives.freezing import frozen_leaves as frozen_leaves
 from optzoo.primitives.inputs import whiten_inputs as whiten_inputs
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,

@@ -95,6 +95,7 @@ def _halved(leaf):
 # What primitives require, by the argument's name.
 REQUIRED: dict[str, Any] = {
     "base": optax.sgd(0.1),
+    "below": 0.1,
     "base_shapes": lambda params: jax.tree.map(_halved, params),
     "decay": 0.9,
     "direction": optax.scale(-1.0),

@@ -251,6 +251,11 @@ def replay(
         return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
 
 
+def rising(power: float) -> Callable[[jax.Array], jax.Array]:
+    """1 − (n + 1)^−power after n finished steps."""
+    return lambda finished: 1 - (jnp.asarray(finished, float) + 1) ** -power
+
+
 def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
     """The loss of the recordings that hold data instead of gradients, in PyTorch's layout."""
     h = jnp.tanh(jnp.einsum("nijk,oijk->no", batch["x"], p["conv"]))
