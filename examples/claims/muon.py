@@ -197,14 +197,12 @@ def experiment(budget):
             effects[large] / overhead(large),
             above=1,
             ratio=True,
-            central=False,
         ),
         measured(
             f"test loss without orthogonalisation minus with it at width {WIDTH}, above 0 if it "
             "helps",
             losses((WIDTH, SMALL), momentum) - losses((WIDTH, SMALL), muon),
             above=0,
-            central=False,
             form="+.3f",
         ),
         measured(
@@ -213,7 +211,6 @@ def experiment(budget):
             f"{rank[momentum].mean():.2f}), above 0 if it does what it is for",
             rank[muon] - rank[adamw],
             above=0,
-            central=False,
             form="+.2f",
         ),
     ]
