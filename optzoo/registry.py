@@ -31,6 +31,7 @@ class Trait(enum.Enum):
         "parameters, and loss_fn=, the loss as a function of outputs"
     )
     GRADIENTS = "update needs gradients=, one for each objective along a leading axis"
+    VALUES = "update needs values=, the loss of each objective in one vector"
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -43,6 +44,7 @@ ARGUMENTS = {
     Trait.VALUE_FN: ("value_fn",),
     Trait.OUTPUTS: ("outputs_fn", "loss_fn"),
     Trait.GRADIENTS: ("gradients",),
+    Trait.VALUES: ("values",),
 }
 
 
@@ -63,6 +65,8 @@ class Entry:
       traits: what the signature does not tell; see `Trait`.
       kind: "optimizer", "wrapper" or "schedule".
       default: whether it belongs to a comparison that names no optimizers.
+      gradients: how many gradients (forward and backward passes of the same batch) a step costs; of
+        a wrapper, how many around a rule that takes one.
     """
 
     factory: Factory
@@ -75,6 +79,7 @@ class Entry:
     traits: frozenset[Trait]
     kind: Kind = "optimizer"
     default: bool = False
+    gradients: int = 1
 
     @property
     def name(self) -> str:
@@ -237,6 +242,7 @@ class Declaration:
         url: str | None = None,
         traits: tuple[Trait, ...] = (),
         default: bool = False,
+        gradients: int = 1,
     ) -> Callable[[F], F]:
         """Registers the factory it decorates; see `Entry` for the arguments.
 
@@ -249,7 +255,7 @@ class Declaration:
 
         def register(factory: F) -> F:
             facts = title, authors, year, arxiv, link, code, frozenset(traits)
-            REGISTRY.add(Entry(factory, *facts, kind, default))
+            REGISTRY.add(Entry(factory, *facts, kind, default, gradients))
             return factory
 
         return register

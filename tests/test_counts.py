@@ -167,7 +167,8 @@ for part in (primitives.precondition(primitives.ema(0.9)), primitives.power_iter
     tx = optax.chain(part, optax.scale(-0.1))
     for kind in (AxisType.Auto, AxisType.Explicit):
         kept[f"{{len(kept)}} {{kind.name}}"] = measured(tx, 16, kind)
-print(json.dumps([rows, kept]))
+chosen = measured(optax.chain(primitives.top_entries(0.1), optax.scale(-0.1)), 16, AxisType.Auto)
+print(json.dumps([rows, kept, chosen]))
 """
 
 
@@ -181,7 +182,7 @@ def test_whole_matrices_go_to_the_devices_and_back_once():
     )
     assert child.returncode == 0, child.stderr[-2000:]
     assert "rematerialization" not in child.stderr.lower()
-    rows, kept = json.loads(child.stdout)
+    rows, kept, chosen = json.loads(child.stdout)
     assert rows and kept
     for key, (matrices, collectives, work, keeps) in rows.items():
         # One all-to-all a mesh axis each way; norms of gradients may add reductions, and what is
@@ -195,6 +196,8 @@ def test_whole_matrices_go_to_the_devices_and_back_once():
         assert set(collectives) <= {"all-to-all", "all-gather"}, key
         assert collectives["all-to-all"] <= 6 and collectives["all-gather"] <= 2, key
         assert work <= 1.1 / 8, key
+    # The largest entries are found by counting alone.
+    assert set(chosen[1]) == {"all-reduce"}
 
 
 def test_the_reader_counts_what_is_known():

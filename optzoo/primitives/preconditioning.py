@@ -12,6 +12,7 @@ from optzoo.primitives.base import (
     Decay,
     DType,
     Fraction,
+    Key,
     NonNegative,
     Range,
     Tree,
@@ -171,7 +172,7 @@ def power_iteration(
     power_iters: Annotated[int, Range("[1, inf)")] = 1,
     eps: NonNegative = 1e-8,
     longer_first: bool = True,
-    key: int | jax.Array = 0,
+    key: Key = 0,
     axes: AxesLike = None,
     mu_dtype: DType = None,
 ) -> optax.GradientTransformation:

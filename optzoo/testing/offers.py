@@ -2,18 +2,17 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
-Tree = Any
 
-
-def offers(params: Tree, gradients: Tree) -> dict[str, Any]:
+def offers(params: chex.ArrayTree, gradients: chex.ArrayTree) -> dict[str, Any]:
     """Every extra argument that a rule may need, for parameters and their gradients.
 
     All belong to one loss, 1 + ⟨gradient, move⟩ + ½|move|², whose gradient at `params` is
     `gradients`; the outputs are the move itself, in one vector. The two objectives have the
-    gradient as their mean.
+    gradient as their mean, and conflict here and there.
     """
     places = {path: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     slopes = {path: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
@@ -38,7 +37,7 @@ def offers(params: Tree, gradients: Tree) -> dict[str, Any]:
         p = places.get(path, gradient)
         p = p if jnp.shape(p) == jnp.shape(gradient) else gradient
         # Leaf by leaf and number by number, so that they show no coupling which is not the rule's.
-        apart = (jnp.cos(jnp.abs(p)) * gradient / 2).astype(gradient.dtype)
+        apart = (2 * jnp.sin(jnp.abs(p)) * gradient).astype(gradient.dtype)
         return jnp.stack([gradient + apart, gradient - apart])
 
     return {
@@ -47,6 +46,7 @@ def offers(params: Tree, gradients: Tree) -> dict[str, Any]:
         "outputs_fn": outputs_fn,
         "loss_fn": lambda outputs: loss(outputs, slopes),
         "gradients": jax.tree_util.tree_map_with_path(objectives, gradients),
+        "values": jnp.array([0.5, 1.5]),
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import optax
 
@@ -80,7 +81,7 @@ class Report:
 def check_transformation(
     target: optax.GradientTransformation | Factory | Subject,
     *,
-    params: Any = None,
+    params: chex.ArrayTree | None = None,
     traits: Traits | None = None,
     checks: Iterable[Check] | None = None,
     **options: Any,

@@ -3,7 +3,7 @@
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple
 
@@ -114,7 +114,8 @@ def show_results(results: Tables) -> None:
         "rank: mean over the problems, at the learning rates with the best validation loss, and "
         f"where it lies in nine of ten resamples of the {results.about['seeds']} seeds. ties: "
         "those who share a letter cannot be told apart, for neither is ahead in 95 % of the "
-        f"resamples. speed: fewer steps to the target than {REFERENCE}.",
+        f"resamples. speed: fewer gradients to the target than {REFERENCE}. gradients: what a step "
+        "costs; all runs on a problem spend as many.",
     ]
     if results.table["edge"].any() and not cut[1]:
         notes.append("! marks a rate on the edge of those tried.")
@@ -125,7 +126,8 @@ def show_results(results: Tables) -> None:
 
 
 def _ranking(results: Tables) -> Table:
-    table = _table("optimizer", "rank", "ties", "9 in 10", "untuned", "solved", "speed", "diverged")
+    columns = ("untuned", "solved", "speed", "diverged", "gradients")
+    table = _table("optimizer", "rank", "ties", "9 in 10", *columns)
     ranking = results.ranking
     first = set(ranking["ties"][0])
     for row, ties in zip(ranking.itertuples(), aligned(ranking["ties"]), strict=True):
@@ -138,6 +140,7 @@ def _ranking(results: Tables) -> Table:
             f"{row.solved:.0%}",
             _number(row.speed, ".2g", "×"),
             f"{row.diverged:.0%}",
+            f"{row.step_gradients:.3g}",
         )
     return table
 
@@ -178,16 +181,6 @@ def _narrowed(table: Table, console: Console) -> bool:
 
 def _number(value: float, spec: str, unit: str = "") -> str:
     return "–" if math.isnan(value) else format(value, spec) + unit
-
-
-def show_table(rows: Sequence[dict[str, str]]) -> None:
-    """Prints rows that share their keys as a table."""
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for key in rows[0]:
-        table.add_column(key, no_wrap=key == "name")
-    for row in rows:
-        table.add_row(*(Text(value) for value in row.values()))
-    _console().print(table)
 
 
 def _console() -> Console:
