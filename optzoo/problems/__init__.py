@@ -35,6 +35,7 @@ from optzoo.problems import stochastic as stochastic  # isort: skip
 from optzoo.problems import vision as vision  # isort: skip
 from optzoo.problems import sequences as sequences  # isort: skip
 from optzoo.problems import half as half  # isort: skip
+from optzoo.problems import showcase as showcase  # isort: skip
 from optzoo.problems import large as large  # isort: skip
 from optzoo.problems.base import (
     LARGE as LARGE,
@@ -42,3 +43,4 @@ from optzoo.problems.base import (
     Problem as Problem,
     problem as problem,
 )
+from optzoo.problems.losses import stablemax_cross_entropy as stablemax_cross_entropy
