@@ -4,7 +4,7 @@ import functools
 import inspect
 import operator
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
@@ -81,6 +81,16 @@ def at(value: jax.typing.ArrayLike | Schedule, count: jax.Array) -> jax.typing.A
 def real(count: jax.Array) -> jax.Array:
     """A step count as the widest enabled float: an int32 divided by an int is float32 only."""
     return count.astype(float)
+
+
+def branch(index: jax.Array, branches: Sequence[Callable[..., R]], *operands: Any) -> R:
+    """`jax.lax.switch` for an index that is traced; one that is known chooses in Python.
+
+    Outside of `jax.jit`, where JAX would compile all branches anew in every step, one branch runs.
+    """
+    if isinstance(index, jax.core.Tracer):
+        return jax.lax.switch(index, branches, *operands)
+    return branches[int(index)](*operands)
 
 
 def random_key(key: Key) -> jax.Array:
