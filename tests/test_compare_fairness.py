@@ -299,7 +299,7 @@ def test_the_ranking_is_in_the_order_of_mean_ranks():
 
 
 def test_times_are_compared_only_where_they_were_taken_on_equal_devices():
-    runs = [Run(0.1, 0, {"loss": [9.0, 1.0]}, {"loss": 1.0}, "GPU")]
+    runs = [Run(0.1, 0, {"loss": [9.0, 1.0]}, {"loss": 1.0}, device="GPU")]
     costs = {"a": {"CPU": 1.0, "GPU": 0.1}, "b": {"GPU": 0.2}, "c": {"CPU": 9.0}, "d": {"GPU": 0.3}}
     grids = {("one", name): Tried("", runs, 0.1, 1.0, 1, cost) for name, cost in costs.items()}
     details = {"steps": 10, "checkpoints": [0, 10], "target": 1.0}
