@@ -227,13 +227,20 @@ def test_factors_of_half_precision_gradients_are_float32():
     assert {x.dtype for x in jax.tree.leaves(state[0].factors)} == {np.dtype(np.float32)}
 
 
-def test_describe_counts_the_factors_of_each_leaf():
-    params = {"a": {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(4)}}
-
-    def kept(max_size):
-        table = optzoo.describe(optzoo.soap(max_size=max_size), params).splitlines()
-        return {row.split()[0]: int(row.split()[-1].replace(",", "")) for row in table[1:3]}
-
-    both, one = kept(8), kept(4)
-    assert both["a/kernel"] - one["a/kernel"] == 4 * 2 * 8 * 8
-    assert both["a/bias"] == one["a/bias"]
+@pytest.mark.parametrize(
+    ("tx", "kernel", "bias", "stack"),
+    [
+        (optzoo.soap(), "10² × 4²", "—", "3 of 4² × 4²"),
+        (optzoo.soap(max_size=8), "— × 4²", "—", "3 of 4² × 4²"),
+        (optzoo.soap(block=4, vectors=True), "2 of 4² × 4² + 2² × 4²", "4²", "3 of 4² × 4²"),
+        (optzoo.shampoo(max_size=8), "10 × 4²", "4²", "3 of 4² × 4²"),
+        (optzoo.psgd(), "10 × 4²", "4", "3 of 4² × 4²"),
+    ],
+)
+def test_describe_shows_what_is_kept_of_each_axis(tx, kernel, bias, stack):
+    shapes = {"a": {"kernel": (10, 4), "bias": (4,)}, "layers": {"w": (3, 4, 4)}}
+    params = jax.tree.map(jnp.zeros, shapes, is_leaf=lambda node: isinstance(node, tuple))
+    table = optzoo.describe(tx, params).splitlines()
+    start, end = table[0].index("factors"), table[0].index("state bytes")
+    assert [row[start:end].strip() for row in table[1:4]] == [bias, kernel, stack]
+    assert "factors" not in optzoo.describe(optax.adam(1.0), params)
