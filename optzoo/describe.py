@@ -43,8 +43,9 @@ def describe(
       One line a leaf: path, shape, dtype, group, the matrix it is seen as (in × out, with the
       number of stacked matrices in front), bytes of state, and the reason for its group; then
       one line a group. Where the state has Kronecker factors, a column shows them, axis by axis:
-      n² for a matrix, n for its diagonal, — for nothing, with the number of equal blocks in front. Where the state contradicts the reason, the reason reads "overruled";
-      a question mark behind it is followed by what was assumed of the axes without proof.
+      n² for a matrix, n for its diagonal, — for nothing, with the number of equal blocks in front.
+      Where the state contradicts the reason, the reason reads "overruled"; a question mark behind
+      it is followed by what was assumed of the axes without proof.
     """
     found = routes(params, axes, include, exclude)
     held = [_Held({route.label}) for route in found] if tx is None else _holdings(tx, params, found)
