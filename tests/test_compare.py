@@ -17,7 +17,8 @@ from optzoo.compare.plan.contestants import Contestant
 from optzoo.compare.read.metrics import ranks, run_metrics, usable
 from optzoo.compare.read.verdict import verdict
 from optzoo.compare.show import report
-from optzoo.compare.show.figures.overall import ranking_chart
+from optzoo.compare.show.figures.charts import CHARTS
+from optzoo.compare.show.figures.form import labels
 from optzoo.compare.show.figures.problem import loss_curves, rate_curves
 from optzoo.compare.work import sweep
 from optzoo.compare.work.sweep import Sweep, checkpoints
@@ -262,13 +263,28 @@ def test_long_names_leave_charts_their_room():
 
     rule.__name__ = "lookahead(schedule_free(adamp, weight_decay=0.1), period=10)"
     results = compare(optimizers=[rule, descent], lrs=[0.1])
-    chart = ranking_chart(results)["layout"]
+    chart = CHARTS["ranking"].draw(results)["layout"]
     shown = "lookahead(sch…, period=10)"
     assert shown in chart["yaxis"]["ticktext"] and "descent" in chart["yaxis"]["ticktext"]
-    beside = loss_curves(results, "bowl")["layout"]
+    beside = CHARTS["losses"].draw(results, "bowl")["layout"]
     assert shown in [note["text"] for note in beside["annotations"]]
     # Half of a chart on a page that is 1100 wide.
     assert chart["margin"]["l"] + chart["margin"]["r"] < 270 and beside["margin"]["r"] < 270
+
+
+def test_short_names_differ_where_long_ones_do():
+    names = [
+        "adamw",
+        "schedule_free(adamp, weight_decay=0.1)",
+        "schedule_free(adamw, weight_decay=0.1)",
+        "grokfast(adamw, alpha=0.98)",
+        "grokfast(adamw, alpha=0.9, n=2)",
+        "lookahead(schedule_free(adamp), period=10)",
+        "lookahead(schedule_free(adamp), period=20)",
+    ]
+    short = labels(names)
+    assert short["adamw"] == "adamw" and short[names[1]] == "schedule_free(adamp, …)"
+    assert len(set(short.values())) == len(names) and max(map(len, short.values())) <= 26
 
 
 def test_negative_losses_and_single_seeds():
