@@ -177,7 +177,7 @@ class _Reader:
             return [self.bracket(token)]
         if token == "√":
             return [_tag("msqrt", *_bare(self.power()))]
-        if token == "Σ":
+        if token in ("Σ", "∇"):
             return [_operator(token), *self.power()]
         if token[:1].isdigit():
             return [_tag("mn", token)]

@@ -35,6 +35,7 @@ from optzoo.primitives.estimators import (
     perturbed_gradient as perturbed_gradient,
 )
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
+from optzoo.primitives.freezing import frozen_leaves as frozen_leaves
 from optzoo.primitives.inputs import whiten_inputs as whiten_inputs
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
@@ -72,7 +73,11 @@ from optzoo.primitives.surrogates import (
     target_surrogate as target_surrogate,
 )
 from optzoo.primitives.trust import layer_rotation as layer_rotation, rotate as rotate
-from optzoo.primitives.widths import scale_by_width as scale_by_width, width_init as width_init
+from optzoo.primitives.widths import (
+    scale_by_width as scale_by_width,
+    width_init as width_init,
+    width_readout as width_readout,
+)
 from optzoo.registry import REGISTRY as REGISTRY, get as get
 
 __version__ = "0.1.0"

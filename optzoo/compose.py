@@ -140,7 +140,8 @@ class Rule:
         vars(factory)["__signature__"] = inspect.Signature([first, *own, *steps])
         factory.__name__ = factory.__qualname__ = str(self)
         traits = frozenset(trait for part in self._parts for trait in part.declared.traits)
-        return replace(unpublished(factory), traits=traits)
+        gradients = 1 + sum(part.declared.gradients - 1 for part in self._parts)
+        return replace(unpublished(factory), traits=traits, gradients=gradients)
 
     def build(
         self,
@@ -281,6 +282,8 @@ class _Reader:
                 if not self.take(","):
                     self.fail("expected , or )")
             if keyword := KEYWORD.match(self.text, self.at):
+                if keyword[1] in places:
+                    self.fail(f"{keyword[1]} is given twice")
                 places[keyword[1]], self.at = self.at, keyword.end()
                 options[keyword[1]] = self.value()
             elif options or inside or kind == "schedule":

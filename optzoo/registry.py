@@ -65,6 +65,8 @@ class Entry:
       traits: what the signature does not tell; see `Trait`.
       kind: "optimizer", "wrapper" or "schedule".
       default: whether it belongs to a comparison that names no optimizers.
+      gradients: how many gradients (forward and backward passes of the same batch) a step costs; of
+        a wrapper, how many around a rule that takes one.
     """
 
     factory: Factory
@@ -77,6 +79,7 @@ class Entry:
     traits: frozenset[Trait]
     kind: Kind = "optimizer"
     default: bool = False
+    gradients: int = 1
 
     @property
     def name(self) -> str:
@@ -213,10 +216,13 @@ def named(kind: str, name: str, known: Mapping[str, V]) -> V:
     """known[name], for a name that somebody typed.
 
     Raises:
-      ValueError: if there is no such name; the message gives the nearest one.
+      ValueError: if there is no such name; the message gives the nearest one, or says that it is
+        a family's.
     """
     if name in known:
         return known[name]
+    if name in REGISTRY.families:
+        raise ValueError(f"{name} is a family: name one of its members")
     near = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     raise ValueError(f"unknown {kind} {name!r}: {hint}")
@@ -239,6 +245,7 @@ class Declaration:
         url: str | None = None,
         traits: tuple[Trait, ...] = (),
         default: bool = False,
+        gradients: int = 1,
     ) -> Callable[[F], F]:
         """Registers the factory it decorates; see `Entry` for the arguments.
 
@@ -251,7 +258,7 @@ class Declaration:
 
         def register(factory: F) -> F:
             facts = title, authors, year, arxiv, link, code, frozenset(traits)
-            REGISTRY.add(Entry(factory, *facts, kind, default))
+            REGISTRY.add(Entry(factory, *facts, kind, default, gradients))
             return factory
 
         return register

@@ -22,11 +22,11 @@ WINDOW = 20
 """Gradients that a rule keeps to solve for a step: a system of its default size takes seconds."""
 
 
-def factory(entry: Entry):
+def factory(entry: Entry, total_steps: int = TOTAL_STEPS):
     """The factory with what it requires filled in, and a window that thousands of steps allow."""
     given = {}
     if Trait.SCHEDULED in entry.traits:
-        given["total_steps"] = TOTAL_STEPS
+        given["total_steps"] = total_steps
     if "window" in entry.defaults:
         given["window"] = WINDOW
     return functools.partial(entry.factory, **given) if given else entry.factory
@@ -95,12 +95,14 @@ def _halved(leaf):
 # What primitives require, by the argument's name.
 REQUIRED: dict[str, Any] = {
     "base": optax.sgd(0.1),
+    "below": 0.1,
     "base_shapes": lambda params: jax.tree.map(_halved, params),
     "decay": 0.9,
     "direction": optax.scale(-1.0),
     "factor": 0.1,
     "key": jax.random.key(0),
     "learning_rate": 0.1,
+    "level": 0.5,
     "magnitude": optax.sgd(0.1),
     "mask": None,
     "matrices": optax.sgd(0.1),

@@ -15,7 +15,7 @@ from optzoo.compare import UserError, run
 from optzoo.primitives import add, gradient, merge, merge_leaves, only
 from optzoo.primitives.base import ASKED_FOR
 from optzoo.problems import PROBLEMS, Problem
-from optzoo.registry import ARGUMENTS, unpublished
+from optzoo.registry import ARGUMENTS, Trait, unpublished
 from optzoo.testing import Subject, Traits, Violation, check_transformation, conformance_checks
 from optzoo.testing.offers import offers
 from optzoo.testing.subject import random_like, small_params
@@ -88,11 +88,11 @@ def test_extra_arguments_flow_through(rule, around):
     updates, _ = step(step(tx.init(PARAMS))[1])
     # Not all leaves, because a wrapper may hold some.
     assert any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(updates))
-    # A wrapper that asks for something itself may ask first.
-    own = Subject(tx, params=PARAMS).needs.keys() - {*ASKING[rule]}
-    alone = {name: extra[name] for name in own}
-    with pytest.raises(ValueError, match=f"needs {ASKING[rule][0]}"):
-        tx.update(GRADIENT, tx.init(PARAMS), PARAMS, **alone)
+    # A wrapper may ask for something itself.
+    first = ASKING[rule][0]
+    rest = {name: value for name, value in extra.items() if name != first}
+    with pytest.raises(ValueError, match=f"needs {first}"):
+        tx.update(GRADIENT, tx.init(PARAMS), PARAMS, **rest)
 
 
 @pytest.mark.parametrize("rule", ASKING)
@@ -103,6 +103,28 @@ def test_plain_loops_of_the_tests_are_answered(rule):
     extra = offers(PARAMS, GRADIENT)
     want, _ = rule().update(GRADIENT, rule().init(PARAMS), PARAMS, **extra)
     jax.tree.map(np.testing.assert_array_equal, updates, want)
+
+
+@pytest.mark.parametrize("name", [*optzoo.REGISTRY.optimizers, *optzoo.REGISTRY.wrappers])
+def test_a_step_takes_the_gradients_that_are_declared(name):
+    entry, taken = optzoo.get(name), []
+    if not entry.traits & {Trait.VALUE_FN, Trait.OUTPUTS}:
+        assert entry.gradients == 1
+        return
+
+    def step(params, gradients):
+        extra = offers(params, gradients)
+
+        def value_fn(params):
+            taken.append(None)
+            return extra["value_fn"](params)
+
+        made = wrapped(name, optax.sgd(0.1)) if entry.kind == "wrapper" else entry.factory()
+        counted = extra | {"value_fn": value_fn}
+        return made.update(gradients, made.init(params), params, **counted)
+
+    jax.eval_shape(step, PARAMS, GRADIENT)
+    assert entry.gradients == 1 + len(taken)
 
 
 def test_offers_are_one_loss_with_the_gradient_at_hand():

@@ -280,6 +280,7 @@ def test_the_ranking_is_in_the_order_of_mean_ranks():
             [Run(0.1, seed, {"loss": [9.0, end]}, {"loss": end}) for seed, end in enumerate(ends)],
             0.1,
             1.0,
+            1,
             1e-3,
         )
         for problem in ("one", "two")

@@ -67,7 +67,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "optzoo: stopped; the same command resumes"
+    assert errors.splitlines()[-1] == "optzoo: stopped; run it again to resume"
     assert "Traceback" not in errors and is_sound(tmp_path)
     assert len(Results.load(tmp_path / "out").frame) >= 10
 
@@ -240,7 +240,7 @@ def test_each_process_keeps_to_its_own_comparison(tmp_path):
             store.begin({"name": name})
         for store, name in ((second, "b"), (first, "a")):
             store.save(name, [Run(0.1, 0, {}, {})])
-            store.choose(Chosen("p", name, name, 0.1, [0.1], 0.0))
+            store.choose(Chosen("p", name, name, 0.1, [0.1], 0.0, 1))
         assert first.comparison()[0] == {"name": "a"}
         assert [grid.optimizer for grid in second.comparison()[1]] == ["b"]
     with Store(path) as later:

@@ -81,6 +81,7 @@ def test_cautious_keeps_what_descends_and_enlarges_it():
         close(updates["w"], factor * jnp.array([-1.0, -2.0, 0.0, 0.0]))
 
 
+MASK = {"w": True, "gain": False}
 CURVES = {"w": jnp.array([1.0, 4.0]), "gain": jnp.array(3.0)}
 
 
@@ -114,6 +115,62 @@ def test_the_ascent_has_its_length_whatever_the_size_of_the_gradient():
     still = jax.tree.map(jnp.zeros_like, params)
     for direction in ("unit", "adaptive"):
         jax.tree.map(close, second(still, direction, 0.1), still)
+
+
+@pytest.mark.parametrize("direction", ["unit", "adaptive"])
+def test_a_second_gradient_may_come_as_an_update_of_its_own(direction):
+    settings = dict(direction=direction, radius=0.1, weight=0.5, eta=0.2, mask=MASK)
+    rule = optax.sgd(0.1, momentum=0.9)
+    once = primitives.second_gradient(rule, **settings)
+    twice = primitives.ascend_then_descend(optzoo.lookahead(rule, period=2), **settings)
+    step = jax.jit(twice.update)
+    params = at = {"w": jnp.array([3.0, -1.0]), "gain": jnp.array(0.5)}
+    known, state = once.init(params), twice.init(params)
+    means = optzoo.lookahead(optax.identity(), period=2).init(params).slow
+    for count in range(4):
+        climb, state = step(jax.grad(bowl)(at), state, at)
+        at = optax.apply_updates(at, climb)
+        jax.tree.map(close, optzoo.eval_params(state, at), means)
+        back, state = step(jax.grad(bowl)(at), state, at)
+        at = optax.apply_updates(at, back)
+        updates, known = once.update(jax.grad(bowl)(params), known, params, value_fn=bowl)
+        params = optax.apply_updates(params, updates)
+        if count % 2:
+            means = params = jax.tree.map(lambda slow, p: (slow + p) / 2, means, params)
+        jax.tree.map(close, at, params)
+        jax.tree.map(close, optzoo.eval_params(state, at), means)
+
+
+def test_what_has_no_size_is_not_moved_unless_eta_gives_it_one():
+    params = {"w": jnp.array([3.0, 0.0]), "gain": jnp.array(0.5)}
+    slopes = {"w": jnp.array([1.0, 2.0]), "gain": jnp.array(-2.0)}
+    for eta, mask in ((0.0, None), (0.5, MASK)):
+        tx = optzoo.asam(optax.identity(), rho=0.1, eta=eta, mask=mask)
+        moved, _ = tx.update(
+            slopes,
+            tx.init(params),
+            params,
+            value_fn=lambda p: sum(jnp.sum(x**2) / 2 for x in jax.tree.leaves(p)),
+        )
+        sizes = np.array([3.0 + eta, eta, 0.5 if mask is None else 1.0])
+        g = np.array([1.0, 2.0, -2.0])
+        want = [3.0, 0.0, 0.5] + 0.1 * sizes**2 * g / np.linalg.norm(sizes * g)
+        close(jnp.append(moved["w"], moved["gain"]), jnp.array(want, jnp.float32))
+
+
+def test_gradient_regularization_is_sam_where_strength_is_the_radius():
+    params = {"w": jnp.array([3.0, -1.0]), "gain": jnp.array(0.5)}
+    grads = jax.grad(bowl)(params)
+    made = [
+        wrap(optax.identity()).update(grads, optax.EmptyState(), params, value_fn=bowl)[0]
+        for wrap in (
+            lambda tx: optzoo.sam(tx, rho=0.1),
+            lambda tx: optzoo.gradient_regularization(tx, strength=0.1, radius=0.1),
+        )
+    ]
+    jax.tree.map(close, *made)
+    with pytest.raises(ValueError, match="gradient_regularization: radius must not be 0; got 0"):
+        optzoo.gradient_regularization(optax.identity(), radius=0)
 
 
 def test_flooding_descends_above_its_level_and_climbs_below():

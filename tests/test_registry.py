@@ -22,7 +22,7 @@ ENTRIES = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.items
 OPTIMIZERS = [pytest.param(entry, id=name) for name, entry in optzoo.REGISTRY.optimizers.items()]
 OTHERS = [*optzoo.REGISTRY.wrappers, *optzoo.REGISTRY.schedules]
 # What the kit can fill in where a wrapper or a schedule requires it.
-REQUIRED = {"learning_rate", "total_steps", "key", "warmup_steps", "period", "norms"}
+REQUIRED = {"learning_rate", "total_steps", "key", "warmup_steps", "period", "norms", "level"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -23,7 +23,7 @@ from optzoo.compare.errors import NotReused, UserError
 from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
-from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants
+from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants, paced
 from optzoo.compare.plan.grid import DEFAULT, Grid
 from optzoo.compare.show.notebook import Results
 from optzoo.compare.work.progress import Progress
@@ -69,7 +69,8 @@ def run(
       weight_decay: held at this value for every rule that has the argument. Default: each rule's
         own.
       seeds: how many seeds; runs with the same seed start equal and see the same batches.
-      steps: steps of a run. Default: the problem's own number.
+      steps: gradients that a run may spend, and so its steps, unless they cost more than one each:
+        SAM's cost two, and it takes half as many. Default: the problem's own number.
       record: "norms" keeps the l1 and l2 norm of every step's gradient with each run; a later
         comparison in the same folder makes the schedule of what ends in "+refined" of them. It
         takes those of the best rate, averaged over the seeds.
@@ -177,7 +178,8 @@ class _Fill:
         self.store, self.grid, self.seeds, self.rule, self.task = store, grid, seeds, rule, task
         steps = steps or problem.steps
         if contestant.refines:
-            contestant = replace(contestant, norms=self._recorded(contestant.refines, steps))
+            taken = int(paced([steps], contestant.gradients(problem))[0])
+            contestant = replace(contestant, norms=self._recorded(contestant.refines, taken))
         self.sweep = Sweep(problem, contestant, steps, norms=norms)
         self.computed = 0
 
@@ -230,8 +232,9 @@ class _Fill:
             tried = sorted(tried + rates)
             self._compute_missing(rates)
             rates = self.grid.beyond(tried, self._best(tried))
-        program, ratio = self.sweep.fingerprint, self.sweep.state_ratio
-        self.store.choose(Chosen(self.task, self.rule, program, default, tried, ratio))
+        costs = self.sweep.state_ratio, self.sweep.gradients
+        program = self.sweep.fingerprint
+        self.store.choose(Chosen(self.task, self.rule, program, default, tried, *costs))
         return self.computed, len(tried) * len(self.seeds) - self.computed
 
     def _losses(self, rates: Sequence[float]) -> np.ndarray:

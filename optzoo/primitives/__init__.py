@@ -65,6 +65,7 @@ from optzoo.primitives.estimators import (
 )
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.fitting import fit_hessian as fit_hessian, norm_bound as norm_bound
+from optzoo.primitives.freezing import freeze as freeze, frozen_leaves as frozen_leaves
 from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
 from optzoo.primitives.inputs import whiten_inputs as whiten_inputs
 from optzoo.primitives.kronecker import merge_axes as merge_axes
@@ -149,9 +150,11 @@ from optzoo.primitives.schedules import (
     rectification as rectification,
 )
 from optzoo.primitives.second import (
+    ascend_then_descend as ascend_then_descend,
     flood as flood,
     second_gradient as second_gradient,
 )
+from optzoo.primitives.selection import top_entries as top_entries
 from optzoo.primitives.spikes import (
     clip_spikes as clip_spikes,
     clip_to_average_peak as clip_to_average_peak,
@@ -181,9 +184,11 @@ from optzoo.primitives.whitening import (
 from optzoo.primitives.widths import (
     scale_by_width as scale_by_width,
     width_init as width_init,
+    width_readout as width_readout,
 )
 from optzoo.primitives.window import (
     gradient_window as gradient_window,
     inverse_fisher as inverse_fisher,
+    window_extrapolation as window_extrapolation,
     window_mean as window_mean,
 )

@@ -1,14 +1,22 @@
 """Gradients at a second point, and gradients turned by the loss: they regularise its slope."""
 
-from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.base import Tree, require, require_params, transformation
-from optzoo.primitives.norms import layer_norm, packed
+from optzoo.primitives.base import (
+    Mask,
+    NonNegative,
+    Tree,
+    require,
+    require_params,
+    transformation,
+)
+from optzoo.primitives.combine import select
+from optzoo.primitives.evaluation import beside, eval_params, where_kept
+from optzoo.primitives.norms import normalized
 
 Direction = Literal["unit", "adaptive", "gradient"]
 
@@ -19,11 +27,15 @@ def second_gradient(
     direction: Direction = "unit",
     radius: jax.typing.ArrayLike = 0.05,
     weight: jax.typing.ArrayLike = 1.0,
+    *,
+    eta: NonNegative = 0.0,
+    mask: Mask = None,
 ) -> optax.GradientTransformation:
     """Hands `tx` a mix of the gradient and that of the same batch a little uphill.
 
     Rule:
-      d = g/|g|, or p²·g/|p·g| for "adaptive", or g for "gradient"; norms of the whole tree
+      d = g/|g|, or T²·g/|T·g| for "adaptive", or g for "gradient"; norms of the whole tree
+      T = |p| + eta where the mask is True, 1 elsewhere
       g ← (1 − weight)·g + weight·∇L(p + radius·d)
 
     It costs a second forward and backward pass. Under pjit the norm is that of the whole batch's
@@ -36,9 +48,13 @@ def second_gradient(
       radius: how far uphill, in units of d; negative for the descent form, in which the penalty
         keeps its sign if the weight is negative, too.
       weight: the second gradient's share.
+      eta: the size that a weight of zero has, for "adaptive".
+      mask: where "adaptive" scales by size: a tree of booleans, or a function that makes one; None
+        for all.
 
     Returns:
-      The optimizer; it needs the parameters and `value_fn` in `update`.
+      The optimizer; it needs the parameters and `value_fn` in `update`. Parameters narrower than
+      float32 reach value_fn as float32, for they would round much of the way uphill away.
 
     Raises:
       ValueError: for an argument out of range, or `update` without parameters or value_fn.
@@ -51,31 +67,107 @@ def second_gradient(
     def update(updates, state, params=None, **extra_args):
         require_params(params, "second_gradient")
         value_fn = require(extra_args, "value_fn", "second_gradient")
-        moved = jax.tree.map(
-            lambda p, d: p + jnp.asarray(radius, p.dtype) * d,
-            params,
-            _uphill(direction, updates, params),
-        )
+        climb = _scaled(radius, _uphill(direction, updates, params, eta, mask))
         # As Optax's rules expect it: the direction of ascent where numbers are complex.
-        second = jax.tree.map(jnp.conj, jax.grad(value_fn)(moved))
-
-        def mixed(g, s):
-            share = jnp.asarray(weight, g.real.dtype)
-            return jnp.where(share == 1, s, (1 - share) * g + share * s)
-
-        return inner.update(jax.tree.map(mixed, updates, second), state, params, **extra_args)
+        second = jax.tree.map(jnp.conj, jax.grad(value_fn)(optax.tree.add(params, climb)))
+        return inner.update(_mixed(weight, updates, second), state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
-def _uphill(direction: Direction, gradients: Tree, params: Tree) -> Tree:
+class ClimbState(NamedTuple):
+    """A wrapped optimizer and, while the parameters are uphill, where they stood before and g."""
+
+    inner: optax.OptState
+    uphill: jax.Array
+    params: Tree
+    gradient: Tree
+
+    def eval_params(self, params: Tree) -> Tree:
+        def stood(before, p):
+            return jnp.where(beside(self.uphill, p), before, p.astype(before.dtype))
+
+        return eval_params(self.inner, where_kept(stood, self.params, params))
+
+
+@transformation
+def ascend_then_descend(
+    tx: optax.GradientTransformation,
+    direction: Direction = "unit",
+    radius: jax.typing.ArrayLike = 0.05,
+    weight: jax.typing.ArrayLike = 1.0,
+    *,
+    eta: NonNegative = 0.0,
+    mask: Mask = None,
+) -> optax.GradientTransformation:
+    """`second_gradient` in two ordinary updates, for loops that cannot hand over value_fn.
+
+    The first, third, … update goes uphill, by radius·d; the next one gets the gradient there, goes
+    back and takes the step of `tx`. Give both the same batch. What counts updates, such as
+    `optax.MultiSteps` around it, sees two for each step.
+
+    Args:
+      tx: the optimizer that gets the mix; its decay acts at p.
+      direction, radius, weight, eta, mask: as for `second_gradient`.
+
+    Returns:
+      A transformation with `ClimbState`, which keeps two numbers a weight; it needs the parameters.
+      `eval_params` gives the parameters before the ascent where the last update was one.
+
+    Raises:
+      ValueError: for an argument out of range, or `update` without parameters.
+
+    Source: as for `second_gradient`; the form is that of `optax.contrib.sam`.
+    """
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params):
+        zeros = [optax.tree.zeros_like(params) for _ in range(2)]
+        return ClimbState(inner.init(params), jnp.asarray(False), *zeros)
+
+    def update(updates, state, params=None, **extra_args):
+        require_params(params, "ascend_then_descend")
+
+        def ascend():
+            climb = _scaled(radius, _uphill(direction, updates, params, eta, mask))
+            return climb, ClimbState(state.inner, jnp.asarray(True), params, updates)
+
+        def descend():
+            mix = _mixed(weight, state.gradient, updates)
+            step, following = inner.update(mix, state.inner, state.params, **extra_args)
+            back = optax.tree.sub(state.params, params)
+            done = state._replace(inner=following, uphill=jnp.asarray(False))
+            return optax.tree.add(back, step), done
+
+        return jax.lax.cond(state.uphill, descend, ascend)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _uphill(
+    direction: Direction, gradients: Tree, params: Tree, eta: jax.typing.ArrayLike, mask: Mask
+) -> Tree:
     if direction == "gradient":
         return gradients
-    sizes = jax.tree.map(jnp.abs, params) if direction == "adaptive" else None
+    sizes = None
+    if direction == "adaptive":
+        grown = jax.tree.map(lambda p: jnp.abs(p) + jnp.asarray(eta, p.real.dtype), params)
+        sizes = select(mask, grown, jax.tree.map(jnp.ones_like, grown))
     scaled = gradients if sizes is None else jax.tree.map(jnp.multiply, sizes, gradients)
-    norm = layer_norm(None, packed(jax.tree.map(partial(layer_norm, None), scaled)))
-    unit = jax.tree.map(lambda x: jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), 0), scaled)
+    unit = normalized(scaled)
     return unit if sizes is None else jax.tree.map(jnp.multiply, sizes, unit)
+
+
+def _scaled(radius: jax.typing.ArrayLike, direction: Tree) -> Tree:
+    return jax.tree.map(lambda d: jnp.asarray(radius, d.real.dtype) * d, direction)
+
+
+def _mixed(weight: jax.typing.ArrayLike, first: Tree, second: Tree) -> Tree:
+    def mixed(g, s):
+        share = jnp.asarray(weight, g.real.dtype)
+        return jnp.where(share == 1, s, (1 - share) * g + share * s)
+
+    return jax.tree.map(mixed, first, second)
 
 
 @transformation

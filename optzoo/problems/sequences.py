@@ -42,11 +42,22 @@ def language() -> Problem:
     32, 32 characters of context, batches of 8 windows. Tells apart who trains embeddings,
     attention and a wide output layer at once.
     """
+    return manual_reader()
+
+
+def manual_reader(*, width: int = 32, batch_size: int = 8, held_out: int = 32) -> Problem:
+    """The problem `language` in other sizes.
+
+    Args:
+      width: of the transformer.
+      batch_size: windows a step.
+      held_out: windows for validation, and as many for the test.
+    """
     from pydoc_data.topics import topics
 
     from flax import linen as nn
 
-    width, heads, context, batch_size, held_out = 32, 2, 32, 8, 32
+    heads, context = 2, 32
     text = jnp.asarray(encode("\n".join(topics[key] for key in sorted(topics))))
     train_size = len(text) * 9 // 10
     offsets = np.linspace(train_size, len(text) - context - 1, 2 * held_out, dtype=int)

@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
-Tree = Any
 
-
-def offers(params: Tree, gradients: Tree) -> dict[str, Any]:
+def offers(params: chex.ArrayTree, gradients: chex.ArrayTree) -> dict[str, Any]:
     """Every extra argument that a rule may need, for parameters and their gradients.
 
     All belong to one loss, 1 + ⟨gradient, move⟩ + ½Σ k·move², whose gradient at `params` is

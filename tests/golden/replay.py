@@ -251,6 +251,11 @@ def replay(
         return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
 
 
+def rising(power: float) -> Callable[[jax.Array], jax.Array]:
+    """1 − (n + 1)^−power after n finished steps."""
+    return lambda finished: 1 - (jnp.asarray(finished, float) + 1) ** -power
+
+
 def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
     """The loss of the recordings that hold data instead of gradients, in PyTorch's layout."""
     h = jnp.tanh(jnp.einsum("nijk,oijk->no", batch["x"], p["conv"]))
@@ -295,6 +300,16 @@ def outputs(node: dict, arrays: Arrays, dtype: str) -> Any:
 
         start = jax.tree.map(lambda value: value[0], before)
         return jax.tree.map(np.asarray, compiled(run)(start, (grads, before)))
+
+
+def rates(node: dict, name: str, kind: str = "lr", first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """What the schedule of a node makes at each recorded step, in float64, and the recording."""
+    with np.load(FILES[name]) as recorded, jax.enable_x64(True):
+        arrays = dict(recorded.items())
+        schedule = build(node, arrays)
+        want = arrays[f"sched/{kind}"]
+        counts = jnp.arange(first, first + len(want), dtype=jnp.int32)
+        return np.asarray(jax.vmap(schedule)(counts)), want
 
 
 def deviation(got: Leaves, want: Leaves, start: Leaves, rounding: float = 0.0) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from optzoo.compare.errors import UserError
 from optzoo.plugins import one_line
 
 STORE_NAME = "results.sqlite"
-VERSION = 2
+VERSION = 3
 SCHEMA = """
 CREATE TABLE run (
   program TEXT, rate REAL, seed INTEGER, curves TEXT, final TEXT,
@@ -23,11 +23,11 @@ CREATE TABLE cost (program TEXT PRIMARY KEY, seconds REAL);
 CREATE TABLE comparison (id INTEGER PRIMARY KEY, about TEXT);
 CREATE TABLE chosen (
   comparison INTEGER, problem TEXT, optimizer TEXT, program TEXT, default_rate REAL, rates TEXT,
-  state_ratio REAL,
+  state_ratio REAL, gradients INTEGER,
   PRIMARY KEY (comparison, problem, optimizer)
 );
 """
-COLUMNS = "problem, optimizer, program, default_rate, rates, state_ratio"
+COLUMNS = "problem, optimizer, program, default_rate, rates, state_ratio, gradients"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Chosen:
       default_rate: the rule's own learning rate.
       rates: the learning rates tried.
       state_ratio: bytes of optimizer state per byte of parameters.
+      gradients: how many gradients a step costs.
     """
 
     problem: str
@@ -66,6 +67,7 @@ class Chosen:
     default_rate: float
     rates: list[float]
     state_ratio: float
+    gradients: int
 
 
 class Store:
@@ -184,8 +186,8 @@ class Store:
         row = (grid.problem, grid.optimizer, grid.program, grid.default_rate)
         with self._transaction() as database:
             database.execute(
-                "INSERT OR REPLACE INTO chosen VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (self._comparison, *row, json.dumps(grid.rates), grid.state_ratio),
+                "INSERT OR REPLACE INTO chosen VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (self._comparison, *row, json.dumps(grid.rates), grid.state_ratio, grid.gradients),
             )
 
     def earlier(self, problem: str, optimizer: str) -> list[Chosen]:
@@ -222,5 +224,5 @@ class Store:
 
 
 def _chosen(row: tuple[Any, ...]) -> Chosen:
-    problem, optimizer, program, default_rate, rates, state_ratio = row
-    return Chosen(problem, optimizer, program, default_rate, json.loads(rates), state_ratio)
+    problem, optimizer, program, default_rate, rates, *costs = row
+    return Chosen(problem, optimizer, program, default_rate, json.loads(rates), *costs)

@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 import optzoo
 from optzoo import compose
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.grid import FALLBACK
-from optzoo.registry import REGISTRY, Entry
+from optzoo.problems import Problem
+from optzoo.registry import REGISTRY, Entry, Trait
 
 CONSTANT = "constant"
 
@@ -39,6 +43,16 @@ class Contestant:
         rate = self.entry.defaults.get("learning_rate")
         return float(rate) if isinstance(rate, int | float) else FALLBACK
 
+    def gradients(self, problem: Problem) -> int:
+        """How many gradients a step costs; where it needs each objective's, as many more."""
+        if Trait.GRADIENTS not in self.entry.traits or problem.objectives is None:
+            return self.entry.gradients
+
+        def losses(key):
+            return problem.objectives(problem.init(key), problem.draw(key, jnp.asarray(0)))
+
+        return self.entry.gradients - 1 + len(jax.eval_shape(losses, jax.random.key(0)))
+
     def build(self, learning_rate: Any, total_steps: int) -> optax.GradientTransformationExtraArgs:
         """The transformation for a run of `total_steps` steps."""
         options: dict[str, Any] = {}
@@ -56,6 +70,16 @@ class Contestant:
 
     def _earlier(self, entry: Entry) -> dict[str, Any]:
         return {compose.EARLIER: self.norms} if _reads_norms(entry) else {}
+
+
+def paced(counts: Sequence[int] | np.ndarray, gradients: int) -> np.ndarray:
+    """The steps that so many gradients pay for; in the end at least one.
+
+    Every run has the same number of gradients, whatever its steps cost.
+    """
+    steps = np.asarray(counts, np.int32) // gradients
+    steps[-1] = max(1, steps[-1])
+    return steps
 
 
 def contestants(

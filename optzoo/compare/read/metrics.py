@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import comb
 from string import ascii_letters
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,9 @@ LETTERS = ascii_letters + "".join(map(chr, range(0x100, 0x250)))
 USABLE = 0.9
 
 
-def run_metrics(losses: Sequence[float], checkpoints: Sequence[int], target: float) -> dict:
+def run_metrics(
+    losses: Sequence[float], checkpoints: Sequence[int] | np.ndarray, target: float
+) -> dict[str, Any]:
     """The numbers that sum up one validation curve.
 
     Args:
@@ -116,22 +119,22 @@ def expected_best(choice: np.ndarray, worth: np.ndarray) -> np.ndarray:
     )
 
 
-def profile(steps: Mapping[str, np.ndarray], factors: np.ndarray) -> dict[str, np.ndarray]:
+def profile(spent: Mapping[str, np.ndarray], factors: np.ndarray) -> dict[str, np.ndarray]:
     """Dolan and Moré's performance profiles.
 
     Args:
-      steps: name -> steps to the target, one an instance; NaN where it was never reached.
-      factors: multiples of the fewest steps that anybody took.
+      spent: name -> gradients up to the target, one an instance; NaN where it was never reached.
+      factors: multiples of the fewest gradients that anybody spent.
 
     Returns:
       name -> the share of instances that it solved within each factor.
     """
-    table = np.array([np.where(np.isnan(values), np.inf, values) for values in steps.values()])
+    table = np.array([np.where(np.isnan(values), np.inf, values) for values in spent.values()])
     fewest = np.maximum(table.min(axis=0), 1.0)
     # Nobody's time over nobody's time is nobody's success.
     ratios = np.divide(table, fewest, out=np.full(table.shape, np.inf), where=np.isfinite(table))
     shares = (ratios[:, None, :] <= factors[None, :, None]).mean(axis=2)
-    return dict(zip(steps, shares, strict=True))
+    return dict(zip(spent, shares, strict=True))
 
 
 def bootstrap(

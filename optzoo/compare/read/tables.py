@@ -11,6 +11,7 @@ import pandas as pd
 from optzoo.compare.errors import UserError
 from optzoo.compare.keep.store import STORE_NAME, Run, Store
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.plan.contestants import paced
 from optzoo.compare.read import metrics
 
 PAIR = ["problem", "optimizer"]
@@ -28,6 +29,7 @@ class Tried:
       runs: its runs.
       default_rate: the rule's own default learning rate.
       state_ratio: bytes of optimizer state per byte of parameters.
+      gradients: how many gradients a step costs.
       step_seconds: seconds of one step of one run; NaN where it was not measured.
     """
 
@@ -35,6 +37,7 @@ class Tried:
     runs: list[Run]
     default_rate: float
     state_ratio: float
+    gradients: int
     step_seconds: float
 
 
@@ -78,6 +81,7 @@ class Tables:
                 store.find(grid.program, grid.rates, seeds),
                 grid.default_rate,
                 grid.state_ratio,
+                grid.gradients,
                 store.cost(grid.program),
             )
             for grid in chosen
@@ -94,7 +98,9 @@ class Tables:
     def frame(self) -> pd.DataFrame:
         """One row a run: its problem, optimizer, learning rate and seed, and what it was worth.
 
-        `multiple` is the learning rate over the rule's own default; `validation_*` come from the
+        `multiple` is the learning rate over the rule's own default; `gradients` are the forward and
+        backward passes spent, which are the same for all, and `steps` what they paid for;
+        `gradients_to_target` those up to the target; `validation_*` come from the
         validation split, `test_*` from the test split, both after the last step; `seconds` is
         what the steps alone take on the machine that ran them, with the other runs beside it. See
         `metrics.run_metrics` for the others.
@@ -102,21 +108,25 @@ class Tables:
         rows = []
         for (problem, optimizer), tried in self.grids.items():
             details = self.about["problems"][problem]
+            marks = paced(details["checkpoints"], tried.gradients)
+            steps = int(marks[-1])
             for run in tried.runs:
-                row = {
+                row: dict[str, Any] = {
                     "problem": problem,
                     "optimizer": optimizer,
                     "learning_rate": run.rate,
                     "multiple": float(f"{run.rate / tried.default_rate:.3g}"),
                     "seed": run.seed,
-                    "steps": details["steps"],
+                    "steps": steps,
+                    "gradients": steps * tried.gradients,
                     "initial_loss": run.curves["loss"][0],
                 }
                 losses = run.curves["loss"]
-                row |= metrics.run_metrics(losses, details["checkpoints"], details["target"])
+                row |= metrics.run_metrics(losses, marks, details["target"])
+                row["gradients_to_target"] = row["steps_to_target"] * tried.gradients
                 row |= {f"validation_{k}": curve[-1] for k, curve in run.curves.items()}
                 row |= {f"test_{k}": value for k, value in run.final.items()}
-                rows.append(row | {"seconds": details["steps"] * tried.step_seconds})
+                rows.append(row | {"seconds": steps * tried.step_seconds})
         return pd.DataFrame(rows)
 
     @cached_property
@@ -127,8 +137,9 @@ class Tables:
         optimizers on this problem, `rank_untuned` the same at everybody's own default rate; `edge`
         where the best rate is the outermost one tried; `usable` of `tried` rates came within a
         tenth of the best one's progress; `solved`, the share of seeds that reached the target, and
-        `steps_to_target`, their median if all did; `step_seconds` and `state_ratio`, what a step
-        and its state cost; `diverged`, the share of all its runs.
+        `steps_to_target` and `gradients_to_target`, their median if all did; `gradients`, what a
+        run spends in its `steps`; `step_seconds` and `state_ratio`, what a step and its state cost;
+        `diverged`, the share of all its runs.
         """
         rows = [self._row(key, group) for key, group in self.frame.groupby(PAIR, sort=False)]
         table = pd.DataFrame(rows)
@@ -155,7 +166,12 @@ class Tables:
             "edge": outermost,
             "test_spread": at_best["test_loss"].std() if len(at_best) > 1 else 0.0,
             "solved": at_best["steps_to_target"].notna().mean(),
-            "steps_to_target": at_best["steps_to_target"].median(skipna=False),
+            "steps": at_best["steps"].iloc[0],
+            "gradients": at_best["gradients"].iloc[0],
+            **{
+                column: at_best[column].median(skipna=False)
+                for column in ("steps_to_target", "gradients_to_target")
+            },
             "step_seconds": tried.step_seconds,
             "state_ratio": tried.state_ratio,
             "usable": metrics.usable(group["initial_loss"].mean(), means),
@@ -176,8 +192,9 @@ class Tables:
         `ties`, neither is ahead in 95 % of the resamples; `place` is one more than the number of
         those that are so far ahead. `rank_untuned` is the same as `rank` at default learning
         rates; `solved` the share of seeds and problems that reached the target; `speed` how many
-        times fewer steps that took than the reference AdamW needed, as a geometric mean over the
-        problems that both solved.
+        times fewer gradients that took than the reference AdamW needed, as a geometric mean over
+        the problems that both solved; `step_gradients` how many a step costs, on average over the
+        problems.
         """
         table = self.table
         resampled = metrics.bootstrap([self._losses(problem) for problem in self.problems])
@@ -185,10 +202,12 @@ class Tables:
         grouped = table.groupby("optimizer")
         columns = {name: (name, "mean") for name in ("solved", "usable", "diverged", "state_ratio")}
         ranking = grouped.agg(**columns, edge=("edge", "sum"))
+        each = (table["gradients"] / table["steps"]).groupby(table["optimizer"])
+        ranking["step_gradients"] = each.mean()
         ranking["rank"] = ranks.mean()
         ranking["rank_low"], ranking["rank_high"] = ranks.quantile(0.05), ranks.quantile(0.95)
         ranking["rank_untuned"] = self._ranks_untuned()
-        for column, unit in (("speed", "steps_to_target"), ("step_cost", "step_seconds")):
+        for column, unit in (("speed", "gradients_to_target"), ("step_cost", "step_seconds")):
             ranking[column] = np.exp(np.log(self.against_reference(unit)).mean())
         ranking["step_cost"] = 1 / ranking["step_cost"]
         ranking = ranking.sort_values(["rank", "rank_untuned"])
@@ -231,11 +250,13 @@ class Tables:
 
     @cached_property
     def profiles(self) -> pd.DataFrame:
-        """Share of problems and seeds solved within a multiple (the index) of the fewest steps."""
+        """Share of problems and seeds solved within a multiple of the fewest gradients (index)."""
         best = self.frame.merge(self.table[[*PAIR, "learning_rate"]], on=[*PAIR, "learning_rate"])
-        steps = best.pivot(index=["problem", "seed"], columns="optimizer", values="steps_to_target")
+        spent = best.pivot(
+            index=["problem", "seed"], columns="optimizer", values="gradients_to_target"
+        )
         return pd.DataFrame(
-            metrics.profile({name: steps[name] for name in steps}, FACTORS), FACTORS
+            metrics.profile({name: spent[name] for name in spent}, FACTORS), FACTORS
         )
 
     @cached_property

@@ -31,7 +31,7 @@ def verdict(results: Tables) -> list[str]:
     if len(speed) and speed.max() > 1:
         sentences.append(
             f"Fastest to the targets that both reach: {speed.idxmax()}, which takes "
-            f"{speed.max():.2g} times fewer steps than {REFERENCE} on average."
+            f"{speed.max():.2g} times fewer gradients than {REFERENCE} on average."
         )
     if len(problems) > FEW:
         sentences.append(_counted(results))

@@ -3,7 +3,7 @@
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple
 
@@ -110,12 +110,16 @@ def show_results(results: Tables) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    notes = [
-        "rank: mean over the problems, at the learning rates with the best validation loss, and "
-        f"where it lies in nine of ten resamples of the {results.about['seeds']} seeds. ties: "
-        "those who share a letter cannot be told apart, for neither is ahead in 95 % of the "
-        f"resamples. speed: fewer steps to the target than {REFERENCE}.",
-    ]
+    meanings = {
+        "rank": "rank: mean over the problems, at the learning rates with the best validation "
+        f"loss, and where it lies in nine of ten resamples of the {results.about['seeds']} seeds.",
+        "ties": "ties: those who share a letter cannot be told apart, for neither is ahead in 95 % "
+        "of the resamples.",
+        "speed": f"speed: fewer gradients to the target than {REFERENCE}.",
+        "gradients": "gradients: what a step costs; all runs on a problem spend as many.",
+    }
+    shown = [column.header for column in tables[0].columns]
+    notes = [" ".join(meanings[name] for name in meanings if name in shown)]
     if results.table["edge"].any() and not cut[1]:
         notes.append("! marks a rate on the edge of those tried.")
     if any(cut):
@@ -125,7 +129,8 @@ def show_results(results: Tables) -> None:
 
 
 def _ranking(results: Tables) -> Table:
-    table = _table("optimizer", "rank", "ties", "9 in 10", "untuned", "solved", "speed", "diverged")
+    columns = ("untuned", "solved", "speed", "diverged", "gradients")
+    table = _table("optimizer", "rank", "ties", "9 in 10", *columns)
     ranking = results.ranking
     first = set(ranking["ties"][0])
     for row, ties in zip(ranking.itertuples(), aligned(ranking["ties"]), strict=True):
@@ -138,6 +143,7 @@ def _ranking(results: Tables) -> Table:
             f"{row.solved:.0%}",
             _number(row.speed, ".2g", "×"),
             f"{row.diverged:.0%}",
+            f"{row.step_gradients:.3g}",
         )
     return table
 
@@ -178,16 +184,6 @@ def _narrowed(table: Table, console: Console) -> bool:
 
 def _number(value: float, spec: str, unit: str = "") -> str:
     return "–" if math.isnan(value) else format(value, spec) + unit
-
-
-def show_table(rows: Sequence[dict[str, str]]) -> None:
-    """Prints rows that share their keys as a table."""
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for key in rows[0]:
-        table.add_column(key, no_wrap=key == "name")
-    for row in rows:
-        table.add_row(*(Text(value) for value in row.values()))
-    _console().print(table)
 
 
 def _console() -> Console:

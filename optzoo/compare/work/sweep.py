@@ -19,7 +19,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import optzoo
 from optzoo.compare.machine import agree, available, compiler_options
-from optzoo.compare.plan.contestants import Contestant
+from optzoo.compare.plan.contestants import Contestant, paced
 from optzoo.compare.work.fingerprint import Fingerprint, fingerprint
 from optzoo.problems import Problem
 
@@ -34,7 +34,7 @@ Cell = tuple[float, int]
 
 
 def checkpoints(steps: int, *, path: bool = False) -> np.ndarray:
-    """The step counts after which a run is evaluated: 0, `steps` and some between.
+    """The counts of gradients after which a run is evaluated: 0, `steps` and some between.
 
     Evenly spaced; for a path to be drawn, more of them and most at the beginning.
     """
@@ -63,14 +63,18 @@ class Sweep:
 
     The learning rate is an argument of the compiled program, so further rates cost no second
     compilation. Runs with the same seed start at the same parameters and see the same batches,
-    whatever the optimizer. The runs are shared out among all devices of all processes, and go in
+    whatever the optimizer. Each run spends `budget` gradients, so that a rule whose steps cost two
+    takes half as many steps. The runs are shared out among all devices of all processes, and go in
     several helpings where they would not fit into memory together.
     """
 
     def __init__(
-        self, problem: Problem, contestant: Contestant, steps: int, *, norms: bool = False
+        self, problem: Problem, contestant: Contestant, budget: int, *, norms: bool = False
     ) -> None:
-        self.problem, self.contestant, self.steps = problem, contestant, steps
+        self.problem, self.contestant = problem, contestant
+        self.gradients = contestant.gradients(problem)
+        self._marks = paced(checkpoints(budget, path=problem.box is not None), self.gradients)
+        self.steps = int(self._marks[-1])
         self._norms = norms
         self._single = jax.jit(self._train)
         self._width, self._trial = 0, list[Cell]()
@@ -116,8 +120,7 @@ class Sweep:
 
     @cached_property
     def _bounds(self) -> np.ndarray:
-        marks = checkpoints(self.steps, path=self.problem.box is not None)
-        return np.stack([np.insert(marks[:-1], 0, 0), marks], axis=1)
+        return np.stack([np.insert(self._marks[:-1], 0, 0), self._marks], axis=1)
 
     @cached_property
     def _read(self) -> Fingerprint:
