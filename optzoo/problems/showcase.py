@@ -266,7 +266,7 @@ def conflicting() -> Problem:
         loss=lambda params, batch: (factors * heights(params)).mean(),
         evaluate=evaluate,
         objectives=lambda params, batch: factors * heights(params),
-        steps=500,
+        steps=1000,
         target=1.5 * lowest,
         solution={"point": middle},
         lowest=lowest,
