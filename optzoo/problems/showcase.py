@@ -238,15 +238,14 @@ def edge_of_stability() -> Problem:
 
 @problem("showcase")
 def conflicting() -> Problem:
-    """Two objectives that cannot both be lowest, one of them counted a hundredfold.
+    """Two objectives that cannot both be lowest, one of them counted tenfold.
 
     f₁ and f₂ are the same quadratic bowl in eight dimensions, a hundred times steeper one way than
-    another, around two places; f₁ is multiplied by 100. The loss is their mean; reported is the
-    worse of the two without the factor, lowest half-way, where the target is one and a half times
-    that. Who follows the mean ends at the first place; tells apart who lets neither rise for the
+    another, around two places; f₁ is multiplied by ten. The loss is their mean; reported is the
+    worse of the two without the factor, lowest half-way; the target is twice that. Who follows the mean ends at the first place; tells apart who lets neither rise for the
     other: for `upgrad` and its kin.
     """
-    size, factors = 8, jnp.asarray([100.0, 1.0])
+    size, factors = 8, jnp.asarray([10.0, 1.0])
     steepness = jnp.asarray(np.geomspace(1, 0.01, size), jnp.float32)
     middle, apart = (
         jnp.asarray(x, jnp.float32) for x in np.random.default_rng(0).normal(size=(2, size))
@@ -266,8 +265,8 @@ def conflicting() -> Problem:
         loss=lambda params, batch: (factors * heights(params)).mean(),
         evaluate=evaluate,
         objectives=lambda params, batch: factors * heights(params),
-        steps=500,
-        target=1.5 * lowest,
+        steps=1000,
+        target=2 * lowest,
         solution={"point": middle},
         lowest=lowest,
     )
