@@ -1,4 +1,4 @@
-"""How far optzoo, Optax, pytorch_optimizer and timm are from the authors' own code.
+"""How far optzoo, Optax and four libraries for PyTorch are from the authors' own code.
 
     python benchmarks/parity.py                  a table of every recorded configuration
     python benchmarks/parity.py --json FILE      the same as JSON
@@ -6,7 +6,8 @@
 
 Every library gets the recorded gradients and, by peers.json, the recorded options in its own
 words, in float64. D is the largest difference in any number after the last step, relative to how
-far that leaf of the reference moved: 1e-12 is rounding, 1e-2 is another rule.
+far that leaf of the reference moved: 1e-12 is rounding, 1e-2 is another rule. Of a schedule it is
+the largest difference at any step, relative to its largest rate.
 """
 
 import argparse
@@ -17,22 +18,25 @@ from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from optzoo.catalog import between_markers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "pages" / "parity.md"
-LIBRARIES = ("optzoo", "optax", "pytorch_optimizer", "timm")
+LIBRARIES = ("optzoo", "optax", "torch", "pytorch_optimizer", "timm", "heavyball")
 PEERS = json.loads(Path(__file__).with_name("peers.json").read_text(encoding="utf-8"))
 ROUNDING = 1e-6
 """A larger D is another rule, not another order of the same sums."""
 CAPTION = """\
 D is the largest difference in any number after the last of 25 to 200 steps, relative to how far
 the weights moved, with the recorded gradients and options in float64; in brackets, the recordings
-in which a library differs by more than rounding. The reference is the authors' code or, where none
-is public or runs here, NumPy after their text: AdaGO, trust_region, modular_descent, nigt, EG±,
-gradient regularisation and flooding; the papers' forms of AdaMod, AMSGrad, OPT-AMSGrad, NAG-GS and
-GradES by gradients; Stable-SPAM's mended resets; NovoGrad in TensorFlow, Gravity and optimistic
-Adam in Keras and Entropy-SGD in Lua."""
+in which a library differs by more than rounding. Of a schedule, D is the largest difference at any
+step, relative to its largest rate. The reference is the authors' code or, where none is public or
+runs here, NumPy after their text: AdaGO, trust_region, modular_descent, nigt, EG±, gradient
+regularisation and flooding; the papers' forms of AdaMod, AMSGrad, OPT-AMSGrad, NAG-GS and GradES by
+gradients; Stable-SPAM's mended resets; NovoGrad in TensorFlow, Gravity and optimistic Adam in Keras
+and Entropy-SGD in Lua."""
 
 Deviations = dict[str, float]
 
@@ -42,7 +46,7 @@ def golden() -> tuple[ModuleType, ModuleType]:
     # Recordings name helpers as golden.replay, and record.py imports replay.
     sys.path[:0] = [str(ROOT / "tests" / "golden"), str(ROOT / "tests")]
     try:
-        for package in ("pytorch_optimizer", "timm"):
+        for package in LIBRARIES:
             importlib.import_module(package)
         return importlib.import_module("replay"), importlib.import_module("record")
     except ModuleNotFoundError as error:
@@ -80,9 +84,27 @@ def measure(replay: ModuleType, record: ModuleType) -> dict[str, Deviations]:
             else distance(jax_params(library, call), laid_out)
             for library, call in calls.items()
         }
-        row = "  ".join(f"{library} {d:.0e}" for library, d in table[name].items())
-        print(f"{name:26}{row}", file=sys.stderr)
+        progress(name, table[name])
+    for name, entry in replay.SCHEDULES.items():
+        ours, want = replay.rates(entry["optzoo"], name)
+        peers = {
+            library: record.rates(call, len(want))
+            if "reference" in call
+            else replay.rates(call, name)[0]
+            for library, call in PEERS["schedules"].get(name, {}).items()
+        }
+        table[name] = {
+            library: float(np.max(np.abs(got - want)) / want.max())
+            for library, got in {"optzoo": ours, **peers}.items()
+        }
+        progress(name, table[name])
     return table
+
+
+def progress(name: str, row: Deviations) -> None:
+    """A line for who waits: all recordings take minutes."""
+    cells = "  ".join(f"{library} {d:.0e}" for library, d in row.items())
+    print(f"{name:26}{cells}", file=sys.stderr)
 
 
 def shown(d: float) -> str:
@@ -137,7 +159,8 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     if options.page:
-        block = f"{CAPTION}\n\n{by_rule(table, replay.CONFIGURATIONS)}"
+        entries = {**replay.CONFIGURATIONS, **replay.SCHEDULES}
+        block = f"{CAPTION}\n\n{by_rule(table, entries)}"
         PAGE.write_text(between_markers(PAGE.read_text("utf-8"), "parity", block), "utf-8")
 
 

@@ -15,6 +15,7 @@ from mkdocs.structure.pages import Page
 sys.path.insert(0, str(Path(__file__).parent))
 
 import maths  # noqa: E402
+import plots  # noqa: E402
 
 import optzoo.primitives  # noqa: E402
 from optzoo import catalog  # noqa: E402
@@ -24,6 +25,7 @@ CLAIMS = Path(__file__).parents[1] / "examples" / "claims"
 FIGURES = sorted((CLAIMS / "figures").glob("*.png"))
 BENCHMARKS = CLAIMS.parents[1] / "benchmarks"
 PRIMITIVES = "<!-- primitives -->"
+SCHEDULES = "<!-- schedules -->"
 # Pages with tables of entries; others have tables of their own about a few.
 LINKED = ("index.md", "catalogue.md", "parity.md", "comparison.md")
 
@@ -58,12 +60,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts the primitives where a page asks for them, and links where they lead on the site."""
+    """Puts what is derived where a page asks for it, and links where they lead on the site."""
     here = page.file.src_uri
     if here in LINKED:
         markdown = linked(markdown)
     if PRIMITIVES in markdown:
         markdown = markdown.replace(PRIMITIVES, primitives())
+    if SCHEDULES in markdown:
+        markdown = markdown.replace(SCHEDULES, schedules())
     # What is a page of its own here is a folder's README in the repository.
     up = "../" * here.count("/")
     return re.sub(r"\]\((?:\.\./)+(?:\w+/)?(\w+)/README\.md", rf"]({up}\1.md", markdown)
@@ -98,6 +102,14 @@ def primitives() -> str:
     )
 
 
+def schedules() -> str:
+    """The figure of every schedule, with its idea."""
+    return "\n\n".join(
+        f"## [{name}](optimizers/{name}.md)\n\n{entry.summary}.\n\n{plots.figure(entry)}"
+        for name, entry in REGISTRY.schedules.items()
+    )
+
+
 def page(entry: Entry) -> str:
     """The page of one entry as Markdown."""
     traits = "".join(f"- {trait.value[0].upper()}{trait.value[1:]}.\n" for trait in entry.traits)
@@ -110,6 +122,7 @@ def page(entry: Entry) -> str:
         f"*Family:* {entry.family}. *Kind:* {entry.kind}.",
         "## Rule",
         formula(entry),
+        f"## Over a run\n\n{plots.figure(entry)}" if entry.kind == "schedule" else "",
         titled("## When to use\n\n", entry, "When to use"),
         titled("## Learning rate and decay\n\n", entry, "Tuning"),
         claim(entry),

@@ -22,6 +22,8 @@ from optzoo.describe import describe
 from optzoo.plugins import load, one_line
 from optzoo.registry import REGISTRY, Entry, Registry, get
 
+PROSE = ("Against Adam", "When to use", "Tuning")
+
 
 def table(entries: Mapping[str, Entry] = REGISTRY) -> list[dict[str, str]]:
     """One row an entry: its name, family, idea, use, memory, year and paper, all as text."""
@@ -55,7 +57,7 @@ def _lead(family: str) -> str:
 
 def listing(entries: Registry = REGISTRY, width: int = 80) -> str:
     """The entries by family, as text for a terminal that is `width` columns wide."""
-    width = max(30, min(width, 100))
+    width = _readable(width)
 
     def filled(text: str, indent: str) -> list[str]:
         return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
@@ -71,6 +73,11 @@ def listing(entries: Registry = REGISTRY, width: int = 80) -> str:
         blocks.append("\n".join(lines))
     note = "state: numbers kept for each parameter; of a wrapper, those that it adds."
     return "\n\n".join([*blocks, "\n".join(filled(note, ""))])
+
+
+def _readable(width: int) -> int:
+    """The width of a text for a terminal that is `width` columns wide."""
+    return max(30, min(width, 100))
 
 
 def _use(entry: Entry) -> str:
@@ -128,11 +135,12 @@ def described(name: str, target: str) -> str:
         raise ValueError(f"{target!r} is no tree of parameters: {one_line(error)}") from error
 
 
-def card(name: str) -> str:
+def card(name: str, width: int = 100) -> str:
     """All there is to say about one optimizer, as plain text.
 
     Args:
       name: a registered name.
+      width: of the terminal, in columns.
 
     Returns:
       Its idea, rule, use, defaults, memory, cost, traits, paper, code and BibTeX entry.
@@ -140,15 +148,14 @@ def card(name: str) -> str:
     Raises:
       ValueError: if no optimizer has that name.
     """
-    entry = get(name)
+    entry, width = get(name), _readable(width)
+    numbers = memory(entry)
     defaults = [f"{key} = {_written(value)}" for key, value in entry.defaults.items()]
     parts = {
         "Rule": entry.section("Rule"),
-        "Against Adam": entry.section("Against Adam"),
-        "When to use": entry.section("When to use"),
-        "Tuning": entry.section("Tuning"),
+        **{part: " ".join(entry.section(part).split()) for part in PROSE},
         "Defaults": "\n".join(defaults),
-        "State": f"{memory(entry)} numbers for each parameter",
+        "State": f"{numbers} number{'s' * (numbers != '1')} for each parameter",
         "Gradients": f"{entry.gradients} a step" if entry.gradients > 1 else "",
         "Family": f"{entry.family} ({entry.kind})",
         "Note": "\n".join(sorted(trait.value for trait in entry.traits)),
@@ -156,8 +163,12 @@ def card(name: str) -> str:
         "Code": entry.code or "",
         "Citation": bibtex(entry),
     }
-    blocks = [f"{entry.name}: {entry.summary}"]
-    blocks += [f"{title}\n{_indented(text)}" for title, text in parts.items() if text]
+    blocks = [_folded(f"{entry.name}: {entry.summary}", width, "")]
+    for title, text in parts.items():
+        # What goes on in another line stands further to the right, but for prose.
+        lines = [_folded(line, width, "  ", title not in PROSE) for line in text.splitlines()]
+        if lines:
+            blocks.append("\n".join([title, *lines]))
     return "\n\n".join(blocks)
 
 
@@ -271,8 +282,16 @@ def _written(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}".rstrip() for line in text.splitlines())
+def _folded(line: str, width: int, indent: str, hangs: bool = False) -> str:
+    return textwrap.fill(
+        line,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "    " * hangs,
+        # Addresses stay whole.
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def main() -> None:

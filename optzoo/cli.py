@@ -1,10 +1,13 @@
 """The command `optzoo`."""
 
+import itertools
 import logging
 import os
 import shlex
 import shutil
 import sys
+import textwrap
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,7 +151,9 @@ def _app(command: str) -> Any:
                 machine.leave(str(error))
             _fail(str(error))
         except KeyboardInterrupt:
-            print("optzoo: stopped; the same command resumes", file=sys.stderr, flush=True)
+            # On a terminal the ^C that it has echoed stands at the beginning of the line.
+            start = "\r" if sys.stderr.isatty() else ""
+            print(f"{start}optzoo: stopped; run it again to resume", file=sys.stderr, flush=True)
             # What still computes is not waited for: the store holds whatever is finished.
             os._exit(130)
         terminal.show_results(results)
@@ -168,8 +173,11 @@ def _app(command: str) -> Any:
         png: Annotated[
             Path | None, typer.Option(help="Also draw every chart as a PNG into this folder.")
         ] = None,
+        show: Annotated[
+            bool, typer.Option("--open", help="Also open the report in the web browser.")
+        ] = False,
     ) -> None:
-        """Write a comparison's report again from its stored results, or that of two together."""
+        """Write the report of stored results again, or of two together."""
         from optzoo.compare import Results, UserError
         from optzoo.compare.show import export, report
 
@@ -184,6 +192,8 @@ def _app(command: str) -> Any:
         except UserError as error:
             _fail(str(error))
         print(*map(_printable, (*paths, folder)), sep="\n")
+        if show and not webbrowser.open(paths[0].resolve().as_uri()):
+            _fail(f"no web browser is found to open {_printable(paths[0])}")
 
     @app.command("list")
     def list_command(
@@ -195,20 +205,12 @@ def _app(command: str) -> Any:
             bool, typer.Option("--problems", help="The problems to compare on instead.")
         ] = False,
     ) -> None:
-        """List the optimizers, wrappers and schedules by family; or the problems."""
+        """List optimizers, wrappers and schedules by family; or problems."""
         from optzoo import catalog
         from optzoo.registry import KINDS, REGISTRY, named
 
         if problems:
-            from optzoo.compare.show.terminal import show_table
-            from optzoo.problems import PROBLEMS
-
-            show_table(
-                [
-                    {"name": one.name, "group": one.group, "what it is": one.summary}
-                    for one in PROBLEMS.values()
-                ]
-            )
+            print(_problems(_width()))
             return
         try:
             chosen = REGISTRY if family is None else REGISTRY.family(family)
@@ -216,7 +218,7 @@ def _app(command: str) -> Any:
                 chosen = chosen.of(kind=named("kind", kind, dict(zip(KINDS, KINDS, strict=True))))
         except ValueError as error:
             _fail(str(error))
-        print(catalog.listing(chosen, shutil.get_terminal_size((100, 24)).columns))
+        print(catalog.listing(chosen, _width()))
 
     @app.command("show")
     def show(
@@ -234,7 +236,7 @@ def _app(command: str) -> Any:
 
         try:
             leaves = None if params is None else catalog.described(name, params)
-            print(catalog.card(name))
+            print(catalog.card(name, _width()))
             if leaves is not None:
                 print("\nParameters", leaves, sep="\n")
         except ValueError as error:
@@ -259,6 +261,38 @@ def _app(command: str) -> Any:
         sys.exit(code)
 
     return app
+
+
+def _problems(width: int) -> str:
+    """The problems by group, as text for a terminal that is `width` columns wide."""
+    from optzoo.problems import PROBLEMS
+
+    width = max(30, min(width, 100))
+    column = max(map(len, PROBLEMS)) + 4
+    blocks = []
+    for group, members in itertools.groupby(PROBLEMS.values(), key=lambda one: one.group):
+        lines = [group]
+        for one in members:
+            name = f"  {one.name}"
+            indent = " " * column
+            if width < 2 * column:
+                # Where there is little room, what a problem is stands below its name.
+                lines.append(name)
+                name, indent = "", " " * 4
+            lines.append(
+                textwrap.fill(
+                    one.summary,
+                    width,
+                    initial_indent=name.ljust(len(indent)),
+                    subsequent_indent=indent,
+                )
+            )
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns
 
 
 def _printable(path: Path) -> str:

@@ -282,6 +282,8 @@ class _Reader:
                 if not self.take(","):
                     self.fail("expected , or )")
             if keyword := KEYWORD.match(self.text, self.at):
+                if keyword[1] in places:
+                    self.fail(f"{keyword[1]} is given twice")
                 places[keyword[1]], self.at = self.at, keyword.end()
                 options[keyword[1]] = self.value()
             elif options or inside or kind == "schedule":

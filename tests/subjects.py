@@ -22,11 +22,11 @@ WINDOW = 20
 """Gradients that a rule keeps to solve for a step: a system of its default size takes seconds."""
 
 
-def factory(entry: Entry):
+def factory(entry: Entry, total_steps: int = TOTAL_STEPS):
     """The factory with what it requires filled in, and a window that thousands of steps allow."""
     given = {}
     if Trait.SCHEDULED in entry.traits:
-        given["total_steps"] = TOTAL_STEPS
+        given["total_steps"] = total_steps
     if "window" in entry.defaults:
         given["window"] = WINDOW
     return functools.partial(entry.factory, **given) if given else entry.factory
@@ -67,10 +67,10 @@ def answered(tx: optax.GradientTransformation, entry: Entry):
     if not asked:
         return tx
 
-    def update(gradients, state, params=None, **extra_args):
-        given = offers(params, gradients)
+    def update(updates, state, params=None, **extra_args):
+        given = offers(params, updates)
         extra_args |= {name: given[name] for name in asked}
-        return tx.update(gradients, state, params, **extra_args)
+        return tx.update(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
@@ -113,6 +113,7 @@ REQUIRED: dict[str, Any] = {
     "strength": 1.0,
     "tx": optax.chain(primitives.adam(), optax.scale(-0.01)),
     "warmup_steps": 10,
+    "weigh": primitives.equal_norms,
     "weight_decay": 0.1,
 }
 # These make a part of an update: how it joins the gradient.

@@ -18,7 +18,17 @@ sys.path.insert(0, str(CLAIMS))
 
 import page  # noqa: E402
 from shared import drawing  # noqa: E402
-from shared.protocol import FAILS, HOLDS, UNDECIDED, Record, measured, overall, told  # noqa: E402
+from shared.protocol import (  # noqa: E402
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    Record,
+    Trend,
+    claimed,
+    measured,
+    overall,
+    told,
+)
 
 # A few steps are not worth XLA's slower passes.
 QUICKLY = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -32,7 +42,6 @@ def test_claim_runs(script, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=QUICKLY)
     assert done.returncode == 0, done.stderr
     record = Record.load(tmp_path / f"{script.stem}.json")
-    assert any(finding.central for finding in record.findings)
     assert f"Verdict: {record.verdict}" in done.stdout and "no evidence" in done.stdout
     assert (tmp_path / f"{script.stem}.png").stat().st_size > 10_000
 
@@ -46,6 +55,7 @@ def test_records_are_of_full_runs_of_the_scripts_as_they_stand():
         docstring = ast.get_docstring(ast.parse(script.read_text("utf-8")))
         assert (record.title, record.protocol) == told(docstring)
         assert record.verdict == overall(record.findings)
+        assert any(one.least is not None for one in record.findings)
 
 
 def test_the_pages_show_what_was_recorded():
@@ -53,6 +63,7 @@ def test_the_pages_show_what_was_recorded():
     shown = page.PAGE.read_text("utf-8")
     assert all(page.section(stem, record) in shown for stem, record in records.items())
     assert page.summary(records) in shown
+    assert page.shown() == page.digest(records)
 
 
 @pytest.mark.parametrize(
@@ -73,18 +84,45 @@ def test_the_interval_decides(samples, bounds, verdict):
     assert measured("", samples, **bounds).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("effects", "least", "verdict"),
+    [
+        ([1.9, 2.0, 2.1], 1.0, HOLDS),
+        ([1.9, 2.0, 2.1], 2.5, FAILS),
+        ([0.95, 0.96, 0.97], 0.9, HOLDS),
+        ([0.9, 1.0, 1.1], 1.0, UNDECIDED),
+        ([2.0, 0.0, 2.0], 1.0, UNDECIDED),
+        ([2.0, -1.0, 2.0], 1.0, UNDECIDED),
+    ],
+)
+def test_a_claim_is_judged_by_its_effect(effects, least, verdict):
+    claim = claimed("compute, rival over ours", effects, least=least, means="2 and 1", paper=(2, 3))
+    assert claim.verdict == verdict
+    assert claim.statement == (
+        f"compute, rival over ours (2 and 1), expected above {least:g}; paper: 2 to 3"
+    )
+
+
+def test_a_trend_is_a_power_of_the_size_for_each_seed():
+    sizes, factors = np.asarray([10.0, 20.0, 80.0]), np.asarray([1.0, 2.0])
+    trend = Trend(sizes, factors[:, None] * sizes ** np.asarray([0.5, 0.25])[:, None])
+    np.testing.assert_allclose(trend.growth, 10.0 ** np.asarray([0.5, 0.25]))
+    middle, low, high = trend.at([1000.0])
+    np.testing.assert_allclose(middle, 2**0.5 * 1000**0.375)
+    assert low < middle < high
+
+
 def test_intervals_cover_the_mean_as_often_as_they_say():
     rng = np.random.default_rng(0)
     ratios = [measured("", np.exp(rng.normal(size=5)), ratio=True) for _ in range(2000)]
     assert 0.94 < np.mean([one.low < 1 < one.high for one in ratios]) < 0.96
 
 
-def test_a_claim_holds_if_all_that_is_central_holds():
-    holds, fails = measured("", [1.0], above=0), measured("", [1.0], below=0)
-    aside = measured("", [1.0], below=0, central=False)
-    undecided = measured("", [math.nan])
+def test_the_verdict_rests_on_the_claims_alone():
+    holds, fails, undecided = (claimed("", [effect]) for effect in (2.0, 0.5, math.nan))
+    aside = measured("", [1.0], below=0)
     assert overall([holds, aside]) == HOLDS
-    assert overall([holds, undecided]) == UNDECIDED
+    assert overall([holds, undecided, aside]) == UNDECIDED
     assert overall([holds, undecided, fails]) == FAILS
 
 

@@ -44,10 +44,17 @@ def test_compare_writes_everything_and_says_where_last(tmp_path, capsys):
     assert "were in the results already" in capsys.readouterr().err
 
 
-def test_report_is_rebuilt(tmp_path, capsys):
+def test_report_is_rebuilt(tmp_path, capsys, monkeypatch):
     call(*TINY, "--out", "out")
     (tmp_path / "out" / "report.html").unlink()
-    assert call("report", "out") == 0
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert call("report", "out") == 0 and not opened
+    assert call("report", "out", "--open") == 2
+    assert opened == [(tmp_path / "out" / "report.html").as_uri()]
+    assert "no web browser" in capsys.readouterr().err
+    monkeypatch.setattr("webbrowser.open", lambda address: True)
+    assert call("report", "out", "--open") == 0
     assert (tmp_path / "out" / "report.html").exists()
     assert capsys.readouterr().out.splitlines()[-1] == "out"
 
@@ -212,6 +219,8 @@ def test_list_and_show(capsys):
     assert name in capsys.readouterr().out
     assert call("show", name + "x") == 2
     assert "did you mean" in capsys.readouterr().err
+    assert call("show", REGISTRY[name].family) == 2
+    assert "is a family: name one of its members" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -222,6 +231,13 @@ def test_the_list_is_by_family_and_fits(capsys, monkeypatch, width):
     heads = [line.partition(":")[0] for line in lines if line and line[0] != " "]
     assert {*REGISTRY.families} <= {*heads}
     assert all(len(line) <= width or line.startswith("    https://") for line in lines)
+    assert call("list", "--problems") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "landscapes" in lines and max(map(len, lines)) <= width
+    assert all(one.summary in " ".join(map(str.strip, lines)) for one in PROBLEMS.values())
+    assert call("show", "muon") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= width or "https://" in line for line in lines)
 
 
 def test_the_list_can_be_narrowed(capsys):

@@ -17,6 +17,8 @@ from optzoo.compare.plan.contestants import Contestant
 from optzoo.compare.read.metrics import ranks, run_metrics, usable
 from optzoo.compare.read.verdict import verdict
 from optzoo.compare.show import report
+from optzoo.compare.show.figures.charts import CHARTS
+from optzoo.compare.show.figures.form import labels
 from optzoo.compare.show.figures.problem import loss_curves, rate_curves
 from optzoo.compare.work import sweep
 from optzoo.compare.work.sweep import Sweep, checkpoints
@@ -253,6 +255,36 @@ def test_names_in_the_report_are_escaped():
 def test_figures_are_json(draw):
     results = compare(lrs=[0.05, 0.2, 1e30])
     json.dumps(draw(results, "bowl"), allow_nan=False)
+
+
+def test_long_names_leave_charts_their_room():
+    def rule(learning_rate=0.1):
+        return optax.sgd(learning_rate)
+
+    rule.__name__ = "lookahead(schedule_free(adamp, weight_decay=0.1), period=10)"
+    results = compare(optimizers=[rule, descent], lrs=[0.1])
+    chart = CHARTS["ranking"].draw(results)["layout"]
+    shown = "lookahead(sch…, period=10)"
+    assert shown in chart["yaxis"]["ticktext"] and "descent" in chart["yaxis"]["ticktext"]
+    beside = CHARTS["losses"].draw(results, "bowl")["layout"]
+    assert shown in [note["text"] for note in beside["annotations"]]
+    # Half of a chart on a page that is 1100 wide.
+    assert chart["margin"]["l"] + chart["margin"]["r"] < 270 and beside["margin"]["r"] < 270
+
+
+def test_short_names_differ_where_long_ones_do():
+    names = [
+        "adamw",
+        "schedule_free(adamp, weight_decay=0.1)",
+        "schedule_free(adamw, weight_decay=0.1)",
+        "grokfast(adamw, alpha=0.98)",
+        "grokfast(adamw, alpha=0.9, n=2)",
+        "lookahead(schedule_free(adamp), period=10)",
+        "lookahead(schedule_free(adamp), period=20)",
+    ]
+    short = labels(names)
+    assert short["adamw"] == "adamw" and short[names[1]] == "schedule_free(adamp, …)"
+    assert len(set(short.values())) == len(names) and max(map(len, short.values())) <= 26
 
 
 def test_negative_losses_and_single_seeds():

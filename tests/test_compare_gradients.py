@@ -74,7 +74,7 @@ def test_the_way_to_the_target_is_told_in_both(found):
 
 def test_every_table_has_the_column(found, capsys):
     for title in ("gradients a step", "gradients to target", "steps to target"):
-        assert f"<th>{title}</th>" in report.html(found)
+        assert f">{title}</th>" in report.html(found)
     assert {"gradients", "gradients_to_target"} < {*csv_text(found.frame).split("\n")[0].split(",")}
     terminal.show_results(found)
     head, *_ = capsys.readouterr().out.splitlines()

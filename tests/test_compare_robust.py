@@ -67,7 +67,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "optzoo: stopped; the same command resumes"
+    assert errors.splitlines()[-1] == "optzoo: stopped; run it again to resume"
     assert "Traceback" not in errors and is_sound(tmp_path)
     assert len(Results.load(tmp_path / "out").frame) >= 10
 

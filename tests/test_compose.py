@@ -126,6 +126,8 @@ MISTAKES = {
     "muon(adamw)": "muon is a rule of its own, at ^ in ^muon(adamw)",
     "adamp(b3=1)": "unknown argument of adamp 'b3': did you mean 'b2'?, at ^ in adamp(^b3=1)",
     "lookahead(adamp(b1=2))": "b1 must lie in [0, 1); got 2, at ^ in lookahead(^adamp(b1=2))",
+    "adamp(b1=0.5, b1=0.6)": "b1 is given twice, at ^ in adamp(b1=0.5, ^b1=0.6)",
+    "lookahead(matrix)": "matrix is a family: name one of its members, at ^ in lookahead(^matrix)",
     "adamp(b1=x)": "expected a number, a string in quotes",
     "lookahead(adamw period=1)": "expected , or ), at ^ in lookahead(adamw ^period=1)",
     "lookahead(adamw, 3)": "expected name=value, at ^ in lookahead(adamw, ^3)",

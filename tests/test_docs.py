@@ -12,6 +12,7 @@ from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jax
 import optax
 import pytest
 
@@ -28,9 +29,15 @@ sys.path.insert(0, str(DOCS.parent / "benchmarks"))
 import comparison  # noqa: E402
 import conformance  # noqa: E402
 
-spec = importlib.util.spec_from_file_location("maths", DOCS / "maths.py")
-maths = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(maths)
+
+def module(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+maths, plots = module("maths"), module("plots")
 
 
 def letters(text):
@@ -78,6 +85,22 @@ def test_formulas_have_the_structure_of_the_text(rule, structure):
 def test_a_formula_that_cannot_be_read_is_an_error():
     with pytest.raises(ValueError, match="no formula"):
         maths.rule("a + ^b", [])
+
+
+@pytest.mark.parametrize("name", optzoo.REGISTRY.schedules)
+def test_every_schedule_is_drawn_with_every_alternative_it_lists(name):
+    entry = optzoo.get(name)
+    tree = ElementTree.fromstring(plots.figure(entry).replace("&nbsp;", " "))
+    curves = [line.attrib["points"] for line in tree.iter("polyline")]
+    calls = ["".join(code.itertext()) for code in tree.iter("code")]
+    listed = re.findall(r"Literal\[(.*?)\]", str(entry.signature))
+    assert len(set(curves)) == len(calls) >= 1 + sum(text.count(",") for text in listed)
+    for points, call in zip(curves, calls, strict=True):
+        schedule = eval(call, {entry.name: entry.factory, "norms": plots.NORMS})
+        heights = [float(point.partition(",")[2]) for point in points.split()]
+        drawn = [(plots.TOP + plots.HEIGHT - y) / plots.HEIGHT for y in heights]
+        for k in (0, plots.STEPS // 3, plots.STEPS):
+            assert abs(drawn[k] - float(schedule(jax.numpy.asarray(k)))) < 1e-3
 
 
 @pytest.mark.parametrize("name", optzoo.REGISTRY)

@@ -1,5 +1,7 @@
 """Laws of rules in another basis: rotations, renewals, stacked and cut leaves, bad numbers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,19 @@ import optzoo
 from optzoo import primitives as zoo
 
 STEPS = 9
+INSIDE = {
+    "adam": optax.adam(0.1),
+    "adamp": optzoo.adamp(0.1),
+    "lion": optax.lion(0.1),
+    "scale_by_adam": optax.chain(zoo.adam(), optax.scale(-0.1)),
+    "sgd": optax.sgd(0.1, momentum=0.9),
+}
+
+
+@functools.cache
+def runner_in_basis(rule, **options):
+    """One for all examples of a law, which then share what is compiled."""
+    return runner(optzoo.in_basis(INSIDE[rule], **options))
 
 
 def normal(seed, *shape):
@@ -29,8 +44,7 @@ def rotations(seed, *sizes):
 def test_every_rule_turns_with_its_problem(rule, seed):
     # Optax's rules promote dtypes implicitly.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        inside = optzoo.adamp(0.1) if rule == "adamp" else getattr(optax, rule)(0.1)
-        run = runner(optzoo.in_basis(inside, every=2))
+        run = runner_in_basis(rule, every=2)
         left, right = rotations(seed % 1000, 5, 5)
         params, grads = {"w": normal(seed, 5, 5)}, {"w": normal(seed + 1, STEPS, 5, 5)}
 
@@ -41,14 +55,16 @@ def test_every_rule_turns_with_its_problem(rule, seed):
         close(run(turned(params), turned(grads))[0], want, rtol=1e-6, atol=1e-8)
 
 
+ALONE = runner(INSIDE["sgd"])
+
+
 @law
 @given(seed=seeds)
 def test_a_linear_rule_does_not_see_the_basis(seed):
     with jax.enable_x64(True):
         params, grads = {"w": normal(seed, 3, 2, 4)}, {"w": normal(seed + 1, STEPS, 3, 2, 4)}
-        rule = optax.sgd(0.1, momentum=0.9)
-        updates = runner(optzoo.in_basis(rule, every=1))(params, grads)[0]["w"]
-        want = runner(rule)(params, jax.tree.map(lambda g: g[1:], grads))[0]["w"]
+        updates = runner_in_basis("sgd", every=1)(params, grads)[0]["w"]
+        want = ALONE(params, jax.tree.map(lambda g: g[1:], grads))[0]["w"]
         assert not np.any(updates[0])
         close(updates[1:], want, rtol=1e-9, atol=1e-12)
 
@@ -87,13 +103,13 @@ def test_a_second_moment_is_put_in_order_and_no_more():
 @law
 @given(seed=seeds)
 def test_stacked_layers_and_pieces_are_leaves_of_their_own(seed):
-    inside, names = optax.chain(zoo.adam(), optax.scale(-0.1)), ["a", "b", "c"]
+    names = ["a", "b", "c"]
     stacked = {"layers": {"w": normal(seed, STEPS, 3, 4, 2).astype(jnp.float32)}}
     apart = {name: stacked["layers"]["w"][:, i] for i, name in enumerate(names)}
 
     def updates(grads, **options):
         params = jax.tree.map(lambda g: g[0], grads)
-        return runner(optzoo.in_basis(inside, every=2, **options))(params, grads)[0]
+        return runner_in_basis("scale_by_adam", every=2, **options)(params, grads)[0]
 
     together = updates(stacked)["layers"]["w"]
     joined = jnp.stack([updates(apart)[name] for name in names], 1)
@@ -163,6 +179,17 @@ def test_a_bad_gradient_leaves_factors_and_bases_as_they_were(bad):
     close(updates["w"], -0.1 * jnp.ones((3, 4)))
 
 
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1), (0, 3), (6, 2)])
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e18])
+def test_singular_factors_give_finite_steps(shape, scale):
+    grads = {"w": scale * jnp.ones((STEPS, *shape), jnp.float32).at[:, :1].set(0)}
+    run = runner(optzoo.soap(0.1, every=2))
+    updates, _, state = run({"w": jnp.zeros(shape)}, grads)
+    assert np.isfinite(updates["w"]).all()
+    for q in jax.tree.leaves(state[0].basis):
+        close(jnp.swapaxes(q, -1, -2) @ q, jnp.broadcast_to(jnp.eye(q.shape[-1]), q.shape))
+
+
 def test_a_basis_stays_orthogonal_over_many_renewals():
     run = runner(optzoo.in_basis(optax.sgd(0.1), every=1))
     grads = {"w": normal(0, 2000, 4, 3).astype(jnp.float32)}
@@ -180,3 +207,33 @@ def test_the_basis_of_a_null_space_does_not_depend_on_rounding():
 
     g = jnp.concatenate([column, 2 * column], 1)
     close(jnp.abs(basis(g)), jnp.abs(basis(g * (1 + 1e-6) / 3)), atol=1e-3)
+
+
+def test_learning_rates_under_vmap_leave_the_renewal_a_branch():
+    params = {"w": jnp.ones((3, 4))}
+
+    def step(learning_rate, state):
+        return optzoo.soap(learning_rate).update(params, state, params)
+
+    state = optzoo.soap(0.1).init(params)
+    program = jax.make_jaxpr(jax.vmap(step, in_axes=(0, None)))(jnp.ones(3), state)
+    outside = {equation.primitive.name for equation in program.jaxpr.eqns}
+    assert "cond" in str(program) and not {"eigh", "qr", "householder_product"} & outside
+
+
+def test_factors_of_half_precision_gradients_are_float32():
+    params = {"w": jnp.ones((3, 4), jnp.bfloat16)}
+    state = jax.eval_shape(optzoo.soap().init, params)
+    assert {x.dtype for x in jax.tree.leaves(state[0].factors)} == {np.dtype(np.float32)}
+
+
+def test_describe_counts_the_factors_of_each_leaf():
+    params = {"a": {"kernel": jnp.zeros((8, 4)), "bias": jnp.zeros(4)}}
+
+    def kept(max_size):
+        table = optzoo.describe(optzoo.soap(max_size=max_size), params).splitlines()
+        return {row.split()[0]: int(row.split()[-1].replace(",", "")) for row in table[1:3]}
+
+    both, one = kept(8), kept(4)
+    assert both["a/kernel"] - one["a/kernel"] == 4 * 2 * 8 * 8
+    assert both["a/bias"] == one["a/bias"]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden.replay import BATCHES, FILES, build
+from golden.replay import BATCHES, CASES, FILES, build, load
 from laws import tree
 
 import optzoo
@@ -29,6 +29,22 @@ def test_batch_sizes_are_the_recorded_ones(name):
             }
             gradients = each(params, arrays["data/x"][rows], arrays["data/s"][rows])
             assert max(size, int(test(gradients))) == arrays["batch/next"][t], t
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("noise_scale")])
+def test_noise_scales_are_the_recorded_ones(name):
+    case, arrays = CASES[name], load(name)
+    with jax.enable_x64(True):
+        found = jax.jit(jax.vmap(build(case["optzoo"], {})))(arrays["grads"])
+        average = optzoo.primitives.ema(case["decay"], debias=False)
+        start = jax.tree.map(lambda values: jnp.zeros_like(values[0]), found)
+        averaged = jax.lax.scan(
+            lambda state, one: average.update(one, state)[::-1], average.init(start), found
+        )[1]
+    for kind, ours in (("estimate", found), ("average", averaged)):
+        np.testing.assert_allclose(ours.noise, arrays[kind]["trace"], rtol=1e-11)
+        np.testing.assert_allclose(ours.signal, arrays[kind]["sq_norm"], rtol=1e-11)
+    np.testing.assert_allclose(averaged.scale, arrays["scale"][""], rtol=1e-10)
 
 
 def parts(seed, count=8):

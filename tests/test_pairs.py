@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from subjects import answered
+from subjects import answered, factory
 
 import optzoo
 from optzoo.primitives import lookahead, polynomial_average
@@ -46,7 +46,7 @@ def pairs():
 def test_pair_trains(wrapper, name):
     wrap, _ = PAIRS[wrapper]
     entry = optzoo.get(name)
-    tx = wrap(answered(entry.build(total_steps=STEPS), entry))
+    tx = wrap(answered(factory(entry, STEPS)(), entry))
     dtype = jnp.bfloat16 if wrapper in ("master_weights", "stochastic_round") else jnp.float32
     target = jax.random.normal(jax.random.key(1), (8, 6))
     start = {"dense": {"kernel": jnp.ones((8, 6), dtype), "bias": jnp.ones(6, dtype)}}

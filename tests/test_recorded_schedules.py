@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden.replay import FILES, SCHEDULES, build
+from golden.replay import SCHEDULES, rates
 
 import optzoo
 from optzoo.primitives import momentum
@@ -12,26 +12,16 @@ from optzoo.primitives import momentum
 MOMENTA = [name for name, entry in SCHEDULES.items() if "momentum" in entry]
 
 
-def compared(node, name, kind, first):
-    """What a node of the index makes at each recorded step, and the recording."""
-    with np.load(FILES[name]) as recorded, jax.enable_x64(True):
-        arrays = dict(recorded.items())
-        schedule = build(node, arrays)
-        want = arrays[f"sched/{kind}"]
-        counts = jnp.arange(first, first + len(want), dtype=jnp.int32)
-        return np.asarray(jax.vmap(schedule)(counts)), want
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_rates_are_the_recorded_ones(name):
-    got, want = compared(SCHEDULES[name]["optzoo"], name, "lr", 0)
+    got, want = rates(SCHEDULES[name]["optzoo"], name)
     assert got.dtype == np.float64
     np.testing.assert_allclose(got, want, rtol=0, atol=3e-15 * want.max())
 
 
 @pytest.mark.parametrize("name", MOMENTA)
 def test_momenta_are_the_recorded_ones(name):
-    got, want = compared(SCHEDULES[name]["momentum"], name, "momentum", 1)
+    got, want = rates(SCHEDULES[name]["momentum"], name, "momentum", first=1)
     np.testing.assert_allclose(got, want, rtol=0, atol=3e-15)
 
 

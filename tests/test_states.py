@@ -33,7 +33,11 @@ def test_init_on_shapes_makes_the_state_or_names_the_way_out(name):
         )
 
 
-@pytest.mark.parametrize("tx", [optzoo.ldog(), optzoo.novograd(), optzoo.adago()])
+PACKED = [optzoo.ldog(), optzoo.novograd(), optzoo.adago()]
+BY_PATH = [optzoo.psgd(), optzoo.shampoo(), optzoo.soap()]
+
+
+@pytest.mark.parametrize("tx", PACKED + BY_PATH)
 def test_map_params_meets_only_leaves_that_are_shaped_like_their_parameter(tx):
     def absent(leaf):
         return isinstance(leaf, optax.MaskedNode)
@@ -103,10 +107,11 @@ def test_a_seed_may_be_traced(made):
         jax.tree.map(np.testing.assert_array_equal, other, init(3))
 
 
-def test_psgd_refuses_complex_parameters_by_name():
+@pytest.mark.parametrize("tx", BY_PATH)
+def test_kronecker_factors_refuse_complex_parameters_by_name(tx):
     params = {"a": jnp.ones(2), "b": jnp.ones(2, jnp.complex64)}
     with pytest.raises(ValueError, match=r"must be real; 'b' is complex64"):
-        optzoo.psgd().init(params)
+        tx.init(params)
 
 
 @pytest.mark.parametrize("mask", [None, {"dense": {"bias": False, "kernel": True}}])

@@ -1,5 +1,7 @@
 """Rates that carry over between widths: the factors, and what they do to a network."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,13 +81,20 @@ def test_a_base_that_does_not_fit_is_refused():
         factors({"b": wide["layer_0"]["bias"]}, {"b": wide["layer_0"]["kernel"]})
 
 
-def network(params, x, multiplier):
+def test_heads_alone_are_divided_and_start_larger():
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes(32))
+    for function, factor in ((optzoo.width_readout, 1 / 4), (optzoo.width_init, 2)):
+        made = jax.tree.map(lambda leaf: float(leaf.ravel()[0]), function(ones, shapes(8)))
+        assert rows(made) == [[1, 1], [1, 1], [factor, 1]]
+
+
+def network(params, x):
     seen = {}
     for i in range(2):
         layer = params[f"layer_{i}"]
         x = seen[f"layer_{i}"] = jnp.tanh(x @ layer["kernel"] + layer["bias"][None])
     head = params["layer_2"]
-    seen["head"] = multiplier * (x @ head["kernel"]) + head["bias"][None]
+    seen["head"] = x @ head["kernel"] + head["bias"][None]
     return seen
 
 
@@ -104,14 +113,15 @@ def trained(scaled):
             ),
             shapes(width),
         )
-        multiplier, direction = 1.0, zoo.adam()
+        readout, direction = lambda params: params, zoo.adam()
         if scaled:
-            multiplier, params = BASE / width, optzoo.width_init(params, shapes(BASE))
+            params = optzoo.width_init(params, shapes(BASE))
+            readout = partial(optzoo.width_readout, base_shapes=shapes(BASE))
             direction = optax.chain(direction, optzoo.scale_by_width(shapes(BASE)))
         tx = optax.chain(direction, optax.scale(-RATE))
 
         def loss(params):
-            outputs = network(params, x, multiplier)["head"]
+            outputs = network(readout(params), x)["head"]
             return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
 
         @jax.jit
@@ -120,10 +130,10 @@ def trained(scaled):
             return optax.apply_updates(params, updates), state
 
         state = tx.init(params)
-        yield network(params, x, multiplier)
+        yield network(readout(params), x)
         for _ in range(STEPS):
             params, state = step(params, state)
-            yield network(params, x, multiplier)
+            yield network(readout(params), x)
 
     return train
 

@@ -1,28 +1,38 @@
-"""Ranger21 trains a deep network without normalisation, where AdamW stays stuck.
+"""Ranger21 trains more accurately, faster and more smoothly than AdamW, and trains a deep network
+without normalisation, where AdamW stays stuck.
 
-The paper takes the normalisation out of a ResNet50 on ImageNet. Here the network keeps that
+Ordinary training: the library's `cnn_norm`, a small convolutional network with batch normalisation
+that reads scikit-learn's digits, 1197 images for training, 300 each for validation and test, 200
+steps of 32. Accuracy: the effect is AdamW's number of wrong test images over Ranger21's, half an
+image added to both. Speed: steps until nine of ten validation images are read, AdamW's over
+Ranger21's, read off 40 checkpoints. Smoothness: the sum of all rises of the validation loss between
+checkpoints, AdamW's over Ranger21's, 0.001 added to both.
+
+Without normalisation: the paper takes it out of a ResNet50 on ImageNet. Here the network keeps that
 depth, that order and that initialisation, but has no convolutions: sixteen residual blocks of
 three layers, ReLU after each and after each sum, fifty layers in all, 32 units wide, He's normal
 initialisation, no normalisation and no biases. The sums double the signal's variance in every
 block, so that the first loss is in the hundreds, where ln 10 = 2.3 is that of guessing. It reads
-scikit-learn's digits: 1197 images for training, 300 each for validation and test, 1000 steps of 64.
+the same images, 600 steps of 64. Ranger21 counts as training above an accuracy of 0.5, AdamW as
+stuck below 0.2, twice that of guessing; the effect is the ratio of test accuracies, so both
+together are an effect above 2.5.
 
-Ranger21 has all its defaults and owns its schedule. AdamW has the same weight decay, 1e-4, and
-runs once at a constant learning rate and once with a warm-up over a tenth of the steps and cosine
-decay. All of them run at five multiples, a tenth to ten times, of the same default 1e-3, extended
-by five more for anybody whose best is the outermost; the lowest validation loss after the last
-step chooses. Five seeds. Accuracies are those of the test images after the last step, with
-Ranger21's slow weights. AdamW counts as stuck below 0.2, twice the accuracy of guessing, and
-Ranger21 as training above 0.5.
+Ranger21 has all its defaults and owns its schedule. AdamW has the same weight decay, 1e-4, a
+warm-up over a tenth of the steps and cosine decay. Both run at five multiples, a tenth to ten
+times, of the same default 1e-3, extended by five more for anybody whose best is the outermost; the
+lowest validation loss after the last step chooses. Five seeds; Ranger21 is evaluated at its slow
+weights. (An earlier version had the deep network alone, for 1000 steps, and AdamW at a constant
+rate as well, which got as far as with the schedule.)
 
-For the ablation, Ranger21 runs ten more times at its best learning rate, each time with one of
-its parts switched off: the paper's eight, and the two that the released code added.
+Ours is the ablation: in ordinary training Ranger21 runs ten more times at its best learning rate,
+each time with one of its parts switched off: the paper's eight, and the two that the released code
+added.
 
-AdamW does not get stuck in this network: ten classes and small images let it leave guessing behind
-within a hundred steps, in spite of the first loss. What this scale lacks: convolutions, a thousand
-classes, and epochs of thousands of steps. The blocks' kernels are stacked, three leaves for all
-sixteen blocks; the normalisation of gradients, one of the two later parts, scales a leaf as a
-whole, where the released code would scale each layer.
+What this scale lacks: a thousand classes, epochs of thousands of steps, and a deep network of
+convolutions; ten classes and small images let AdamW leave guessing behind in spite of the first
+loss. The blocks' kernels are stacked, three leaves for all sixteen blocks; the normalisation of
+gradients, one of the two later parts, scales a leaf as a whole, where the released code would scale
+each layer.
 """
 
 import dataclasses
@@ -32,32 +42,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from shared import drawing, protocol
-from shared.protocol import measured
+from shared.protocol import claimed, measured
 from sklearn.datasets import load_digits
 
 import optzoo
-from optzoo.problems import Problem
+from optzoo.problems import PROBLEMS, Problem
 
 BLOCKS, LAYERS = 16, ("reduce", "middle", "expand")
 WIDTH, CLASSES, BATCH, HELD_OUT = 32, 10, 64, 300
-STEPS, SEEDS, RATE, DECAY = 1000, 5, 1e-3, 1e-4
-STUCK, TRAINED = 0.2, 0.5
+STEPS, SEEDS, RATE, DECAY = 600, 5, 1e-3, 1e-4
+STUCK, TRAINED, READ = 0.2, 0.5, 0.9
+ORDINARY = "cnn_norm"
 
 
 def ranger21(learning_rate=RATE, *, total_steps):
     return optzoo.ranger21(learning_rate, total_steps=total_steps)
 
 
-def adamw(learning_rate=RATE):
-    return optax.adamw(learning_rate, weight_decay=DECAY)
-
-
-def adamw_cosine(learning_rate=RATE, *, total_steps):
+def adamw(learning_rate=RATE, *, total_steps):
     return optax.adamw(optzoo.cosine(learning_rate, total_steps), weight_decay=DECAY)
 
 
-RULES = (ranger21, adamw, adamw_cosine)
-LABELS = ("Ranger21", "AdamW", "AdamW, cosine")
+RULES = (ranger21, adamw)
+LABELS = ("Ranger21", "AdamW")
 # A part that a number switches off goes by that number, so that one program runs them all.
 NUMBERS = {
     "adaptive clipping": ("agc_clip", 0.01, 1e9),
@@ -151,94 +158,121 @@ def residual_network():
 
 
 def ablation(problem, rate, seeds):
-    """part -> test accuracies of Ranger21 without it, one a seed."""
+    """part -> test losses of Ranger21 without it, one a seed."""
     places = list(range(1, len(NUMBERS) + 1))
     rule = without_number(rate)
     numbers = protocol.compare(problem, [rule], lrs=places, seeds=seeds)
     flags = protocol.compare(problem, map(without_flag, FLAGS), lrs=[rate], seeds=seeds)
 
-    def accuracy(results, name, swept):
-        return protocol.final(results, problem.name, name, "test_accuracy", rate=swept)
+    def loss(results, name, swept):
+        return protocol.final(results, problem.name, name, rate=swept)
 
     ablated = {
-        part: accuracy(numbers, rule.__name__, place)
+        part: loss(numbers, rule.__name__, place)
         for part, place in zip(NUMBERS, places, strict=True)
     }
-    return ablated | {part: accuracy(flags, part, rate) for part in FLAGS}
+    return ablated | {part: loss(flags, part, rate) for part in FLAGS}
+
+
+def wrong(results):
+    """rule -> wrong test images and half a one, one a seed."""
+    accuracy = {
+        rule: protocol.final(results, ORDINARY, rule.__name__, "test_accuracy") for rule in RULES
+    }
+    return {rule: HELD_OUT * (1 - values) + 0.5 for rule, values in accuracy.items()}
+
+
+def until_read(accuracies, steps):
+    """The step at which so many are read for the first time; the last one if they never are."""
+    reached = accuracies >= READ
+    reached[:, -1] = True
+    return steps[reached.argmax(axis=1)].astype(float)
+
+
+def rises(losses):
+    """How far a curve goes up in all, and a thousandth."""
+    return np.maximum(np.diff(losses, axis=1), 0).sum(axis=1) + 1e-3
 
 
 def experiment(budget):
-    problem = dataclasses.replace(residual_network(), steps=budget.steps(STEPS))
     seeds = budget.seeds(SEEDS)
-    results = protocol.compare(problem, RULES, seeds=seeds)
-    ours, *theirs = [rule.__name__ for rule in RULES]
-    best = protocol.best_rate(results, problem.name, ours)
+    deep = dataclasses.replace(residual_network(), steps=budget.steps(STEPS))
+    declared = PROBLEMS[ORDINARY]()
+    ordinary = dataclasses.replace(declared, steps=budget.steps(declared.steps))
+    results = protocol.compare([deep, ordinary], RULES, seeds=seeds)
+    best = protocol.best_rate(results, ORDINARY, ranger21.__name__)
 
     def accuracy(rule, rate=None):
-        return protocol.final(results, problem.name, rule, "test_accuracy", rate=rate)
+        return protocol.final(results, deep.name, rule.__name__, "test_accuracy", rate=rate)
 
-    whole = accuracy(ours)
+    def curves(rule, metric="loss", problem=ORDINARY):
+        return protocol.curves(results, problem, rule.__name__, metric)
+
+    def less(text, measure):
+        """A claim that a number is smaller for Ranger21."""
+        ours, theirs = measure(ranger21), measure(adamw)
+        means = f"{theirs.mean():.3g} and {ours.mean():.3g}"
+        return claimed(f"{text}, AdamW over Ranger21", theirs / ours, means=means)
+
+    steps = protocol.checkpoints(results, ORDINARY)
     findings = [
+        less("wrong test images", wrong(results).get),
+        less("steps to nine in ten read", lambda rule: until_read(curves(rule, "accuracy"), steps)),
+        less("rises of the validation loss", lambda rule: rises(curves(rule))),
+        claimed(
+            "accuracy of a deep unnormalised network, Ranger21 over AdamW",
+            accuracy(ranger21) / accuracy(adamw),
+            least=TRAINED / STUCK,
+            means=f"{accuracy(ranger21).mean():.2f} and {accuracy(adamw).mean():.2f}",
+        ),
         measured(
-            f"Ranger21's test accuracy, expected above {TRAINED} (it trains)",
-            whole,
-            above=TRAINED,
-        )
+            f"the same, Ranger21 minus AdamW, both at the default rate {RATE:g}, above 0 if it "
+            "needs less tuning there",
+            accuracy(ranger21, RATE) - accuracy(adamw, RATE),
+            above=0,
+            form="+.3f",
+        ),
     ]
-    for name, label in zip(theirs, LABELS[1:], strict=True):
-        findings += [
-            measured(
-                f"test accuracy of {label}, expected below {STUCK} (stuck)",
-                accuracy(name),
-                below=STUCK,
-            ),
-            measured(
-                f"test accuracy, Ranger21 minus {label}, expected above 0",
-                whole - accuracy(name),
-                above=0,
-                form="+.3f",
-            ),
-            measured(
-                f"test accuracy, Ranger21 minus {label}, both at the default rate {RATE:g}",
-                accuracy(ours, RATE) - accuracy(name, RATE),
-                above=0,
-                central=False,
-                form="+.3f",
-            ),
-        ]
-    ablated = ablation(problem, best, seeds)
+    whole = protocol.final(results, ORDINARY, ranger21.__name__)
+    ablated = ablation(ordinary, best, seeds)
     findings.append(
         measured(
-            "test accuracy lost when a part of Ranger21 is switched off, mean over the ten parts, "
-            "expected above 0",
-            whole - np.mean(list(ablated.values()), axis=0),
-            above=0,
-            central=False,
-            form="+.3f",
+            "test loss of Ranger21 with a part switched off over that with all, mean over the ten "
+            "parts, above 1 if the parts help",
+            np.exp(np.mean([np.log(values / whole) for values in ablated.values()], axis=0)),
+            above=1,
+            ratio=True,
         )
     )
 
-    figure, (path, rates, parts) = drawing.panels(
-        "Each at its best learning rate",
-        "All learning rates",
+    figure, (course, read, parts, path, rates) = drawing.panels(
+        "Ordinary training: loss",
+        "Ordinary training: accuracy",
         f"Ranger21 at {best:g} without one part",
+        "Without normalisation: accuracy",
+        "Without normalisation: learning rates",
     )
-    steps = protocol.checkpoints(results, problem.name)
-    for style, (rule, label) in enumerate(zip((ours, *theirs), LABELS, strict=True)):
-        curve = protocol.curves(results, problem.name, rule, "accuracy")
-        drawing.line(path, steps, curve, label, style)
-        frame = results.frame[results.frame["optimizer"] == rule]
-        tried = np.unique(frame["learning_rate"])
+    deep_steps = protocol.checkpoints(results, deep.name)
+    for style, (rule, label) in enumerate(zip(RULES, LABELS, strict=True)):
+        drawing.line(course, steps, curves(rule), label, style)
+        drawing.line(read, steps, curves(rule, "accuracy"), label, style)
+        drawing.line(path, deep_steps, curves(rule, "accuracy", deep.name), label, style)
+        frame = results.frame
+        mine = (frame["optimizer"] == rule.__name__) & (frame["problem"] == deep.name)
+        tried = np.unique(frame[mine]["learning_rate"])
         finals = np.stack([accuracy(rule, rate) for rate in tried], axis=1)
         drawing.line(rates, tried, finals, label, style, marker="o")
     for axes in (path, rates):
-        axes.axhline(1 / CLASSES, color="#9AA0A6", linewidth=0.8, zorder=0)
+        axes.axhline(1 / CLASSES, color=drawing.GREY, linewidth=0.8, zorder=0)
+    read.axhline(READ, color=drawing.GREY, linewidth=0.8, zorder=0)
+    drawing.describe_axes(course, "steps", "validation loss", log_y=True)
+    drawing.describe_axes(read, "steps", f"validation accuracy (line: {READ:g})")
     drawing.describe_axes(path, "steps", "validation accuracy (line: guessing)")
     drawing.describe_axes(rates, "learning rate", "test accuracy (line: guessing)", log_x=True)
     names, samples = ["nothing left out", *ablated], [whole, *ablated.values()]
     drawing.bars(parts, names, samples, [0] + [2] * len(ablated))
-    drawing.describe_axes(parts, "test accuracy (dot: mean, bar: all seeds)", "")
-    for axes in (path, rates):
+    drawing.describe_axes(parts, "test loss (dot: mean, bar: all seeds)", "")
+    for axes in (course, read, path, rates):
         drawing.name_lines(axes)
     return findings, figure
 

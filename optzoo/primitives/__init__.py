@@ -58,10 +58,16 @@ from optzoo.primitives.directions import (
 )
 from optzoo.primitives.duality import dual_norm as dual_norm, dualize as dualize
 from optzoo.primitives.dynamics import inertial_newton as inertial_newton
+from optzoo.primitives.estimators import (
+    forward_gradient as forward_gradient,
+    likelihood_ratio_gradient as likelihood_ratio_gradient,
+    perturbed_gradient as perturbed_gradient,
+)
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.fitting import fit_hessian as fit_hessian, norm_bound as norm_bound
 from optzoo.primitives.freezing import freeze as freeze, frozen_leaves as frozen_leaves
 from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
+from optzoo.primitives.inputs import whiten_inputs as whiten_inputs
 from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
@@ -87,6 +93,13 @@ from optzoo.primitives.noise import (
     gradient_noise as gradient_noise,
     inner_product_test as inner_product_test,
     norm_test as norm_test,
+)
+from optzoo.primitives.objectives import (
+    Objectives as Objectives,
+    Weights as Weights,
+    equal_norms as equal_norms,
+    least_quadratic as least_quadratic,
+    weigh_objectives as weigh_objectives,
 )
 from optzoo.primitives.orthogonal import (
     newton_schulz as newton_schulz,
@@ -141,6 +154,7 @@ from optzoo.primitives.second import (
     flood as flood,
     second_gradient as second_gradient,
 )
+from optzoo.primitives.selection import top_entries as top_entries
 from optzoo.primitives.spikes import (
     clip_spikes as clip_spikes,
     clip_to_average_peak as clip_to_average_peak,
@@ -151,6 +165,10 @@ from optzoo.primitives.stepsizes import (
     norm_adagrad_step as norm_adagrad_step,
     rate as rate,
     relative_rate as relative_rate,
+)
+from optzoo.primitives.surrogates import (
+    surrogate_step as surrogate_step,
+    target_surrogate as target_surrogate,
 )
 from optzoo.primitives.trust import (
     layer_rotation as layer_rotation,
@@ -166,6 +184,7 @@ from optzoo.primitives.whitening import (
 from optzoo.primitives.widths import (
     scale_by_width as scale_by_width,
     width_init as width_init,
+    width_readout as width_readout,
 )
 from optzoo.primitives.window import (
     gradient_window as gradient_window,

@@ -294,9 +294,55 @@ def _fused_axis(leaf: Seen, place: int) -> tuple[int, ...]:
     return (axis,) if leaf.sizes[at] in counts and leaf.names[axis] in (None, "qkv") else ()
 
 
+# The same side by side along one axis, by the words of a name without those for a layer: how many
+# matrices. There is one order by the names of GPT-2's projection and of PyTorch's attention; by the
+# others, some models have heads or gates by turns.
+_KNOWN = {("c", "attn"): 3, ("in",): 3}
+_PERHAPS = {
+    **dict.fromkeys([("qkv",), ("wqkv",), ("to", "qkv"), ("query", "key", "value")], 3),
+    **dict.fromkeys([("kv",), ("wkv",), ("to", "kv"), ("gate", "up")], 2),
+}
+_LAYER_WORDS = {"proj", "projection", "dense", "linear", "weight", "kernel"}
+
+
+def _fused(leaf: Seen, spec: Axes, counts: dict[tuple[str, ...], int]) -> int:
+    """How many matrices of equal size a kernel holds, by its name and where its shape allows it."""
+    count = counts.get(tuple(word for word in leaf.words if word not in _LAYER_WORDS), 1)
+    if len(spec.input) != 1 or len(spec.output) != 1:
+        return 1
+    inputs, outputs = leaf.shape[spec.input[0]], leaf.shape[spec.output[0]]
+    gates = "gate" in leaf.words and outputs % count == 0 and outputs > inputs
+    attention = in_attention(leaf.path) and outputs == count * inputs
+    return count if gates or attention else 1
+
+
+def blocks_reader(axes: AxesLike, tree: Tree) -> Callable[[str, Any], Axes | None]:
+    """`axes_reader` for what can follow a `split`: two names tell of fused kernels by themselves.
+
+    With the library's own axes, the queries, keys and values of `c_attn`, and of `in_proj` in
+    attention, are blocks where the kernel is three times as wide as its input. What is fused under
+    other names, interleaved, or of unequal parts needs an `Axes` with a split.
+    """
+    axes_of = axes_reader(axes, tree)
+    if not _are_own(axes):
+        return axes_of
+    seen = gather(tree)
+
+    def read(path: str, leaf: Any) -> Axes | None:
+        spec = axes_of(path, leaf)
+        return spec and replace(spec, split=_fused(seen[path], spec, _KNOWN))
+
+    return read
+
+
+def _are_own(axes: AxesLike) -> bool:
+    """Whether axes are recognised by paths and shapes."""
+    return axes is None or axes is flax_axes or axes is torch_axes
+
+
 def axes_reader(axes: AxesLike, tree: Tree) -> Callable[[str, Any], Axes | None]:
     """The function of path and leaf that `axes` stands for; its results fit those of `tree`."""
-    if axes is None or axes is flax_axes or axes is torch_axes:
+    if _are_own(axes):
         seen = gather(tree)
         read_axes = _torch_axes if axes is torch_axes else _flax_axes
         return lambda path, leaf: read_axes(seen[path])
@@ -365,12 +411,17 @@ def by_path(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> dict[st
     return {path_name(path): leaf for path, leaf in leaves}
 
 
-def doubt(leaf: Seen, axes: AxesLike) -> str:
+def doubt(leaf: Seen, spec: Axes, axes: AxesLike) -> str:
     """What `flax_axes` and `torch_axes` take for granted of a leaf where nothing tells its axes."""
-    if axes is not None and axes is not flax_axes and axes is not torch_axes:
+    if not _are_own(axes):
         return ""
     if leaf.guessed:
         return "its first axis is taken for a stack, by a name alone; `axes` settles it"
+    if (count := _fused(leaf, spec, _PERHAPS)) > 1:
+        return (
+            f"it is taken for one matrix, though its name speaks of {count}: an `Axes` with a "
+            "split in `axes` takes them apart"
+        )
     if leaf.vector or len(leaf.rest) < 3 or leaf.bias or leaf.width or any(leaf.names):
         return ""
     order = leaf.sizes[::-1] if axes is torch_axes else leaf.sizes

@@ -4,7 +4,7 @@ import functools
 import inspect
 import operator
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 Tree = Any
+Key = int | jax.Array
 Mask = Tree | Callable[[Tree], Tree] | None
 DType = jax.typing.DTypeLike | None
 Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
@@ -82,7 +83,17 @@ def real(count: jax.Array) -> jax.Array:
     return count.astype(float)
 
 
-def random_key(key: int | jax.Array) -> jax.Array:
+def branch(index: jax.Array, branches: Sequence[Callable[..., R]], *operands: Any) -> R:
+    """`jax.lax.switch` for an index that is traced; one that is known chooses in Python.
+
+    Outside of `jax.jit`, where JAX would compile all branches anew in every step, one branch runs.
+    """
+    if isinstance(index, jax.core.Tracer):
+        return jax.lax.switch(index, branches, *operands)
+    return branches[int(index)](*operands)
+
+
+def random_key(key: Key) -> jax.Array:
     """A `jax.random` key as it is; for an integer seed, traced or not, the key of that seed."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return jnp.asarray(key) if typed or np.ndim(key) else jax.random.key(key)
@@ -128,7 +139,7 @@ def transformation(
     return checked(build)
 
 
-NUMBERS = {"value", "grad", "gradients"}
+NUMBERS = {"value", "grad", "gradients", "values"}
 """The extra arguments of `update` that are trees of numbers."""
 
 
@@ -260,6 +271,7 @@ ASKED_FOR = {
     "outputs_fn": "the model's outputs as a function of the parameters",
     "loss_fn": "the loss as a function of the outputs",
     "gradients": "one gradient for each objective, along a leading axis",
+    "values": "one loss for each objective",
 }
 """What a rule may ask `update` for beyond gradients, state and parameters."""
 

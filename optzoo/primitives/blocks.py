@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import tree_leaves_with_path
 
-from optzoo.primitives.axes import Axes, AxesLike, axes_reader
+from optzoo.primitives.axes import Axes, AxesLike, blocks_reader
 from optzoo.primitives.base import Tree
 from optzoo.primitives.evidence import path_name
 
@@ -21,8 +21,10 @@ def in_blocks(
 
     Leaves whose `Axes` have a `split` are cut before `make(axes)` and joined after it, so that
     each query, key, value or head is a matrix to every part of a rule: blocks join the stacks of
-    other matrices of their shape, and factors of the shape are those of the block. State of a leaf
-    that is cut is a tuple with one entry a block. Where nothing is split, this is `make(axes)`.
+    other matrices of their shape, and factors of the shape are those of the block. Where no axes
+    are given, so are `c_attn`, and `in_proj` in attention: queries, keys and values side by side.
+    State of a leaf that is cut is a tuple with one entry a block. Where nothing is split, this is
+    `make(axes)`.
 
     Args:
       make: makes the transformation from the axes of its leaves.
@@ -59,7 +61,7 @@ Specs = list[Axes | None]
 
 
 def _specs(axes: AxesLike, tree: Tree) -> Specs:
-    axes_of = axes_reader(axes, tree)
+    axes_of = blocks_reader(axes, tree)
     return [axes_of(path_name(path), leaf) for path, leaf in tree_leaves_with_path(tree)]
 
 

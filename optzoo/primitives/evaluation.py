@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import GetAttrKey, all_leaves, keystr, tree_leaves_with_path, tree_map_with_path
 
 from optzoo.primitives.base import Tree
+
+Params = TypeVar("Params")
 
 
 @runtime_checkable
@@ -18,7 +20,7 @@ class Averaged(Protocol):
     def eval_params(self, params: Tree) -> Tree: ...
 
 
-def eval_params(opt_state: Any, params: Tree) -> Tree:
+def eval_params(opt_state: Any, params: Params) -> Params:
     """The parameters to evaluate or save.
 
     Finds the states of Schedule-Free, of averages (DoG) and of lookahead wherever they sit: inside
@@ -42,7 +44,7 @@ def eval_params(opt_state: Any, params: Tree) -> Tree:
     return params
 
 
-def train_params(opt_state: Any, params: Tree) -> Tree:
+def train_params(opt_state: Any, params: Params) -> Params:
     """The training parameters from what `eval_params` returned: its inverse, where one exists.
 
     Args:

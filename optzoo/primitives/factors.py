@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.axes import by_path
-from optzoo.primitives.base import Decay, NonNegative, Size, Tree, real, transformation
+from optzoo.primitives.base import Decay, NonNegative, Size, Tree, branch, real, transformation
 from optzoo.primitives.kronecker import (
     Layout,
     kept_finite,
     on_axis,
     renewal_shifts,
+    require_real,
     second_moment,
     unit_size,
 )
@@ -73,7 +73,7 @@ def kronecker_roots(
       A transformation with `FactorState` whose output is what `apply_roots` takes.
 
     Raises:
-      ValueError: for an argument out of range.
+      ValueError: for an argument out of range; from `init`, for complex parameters.
     """
     power = eigen_power(eps) if inverse is None else inverse
 
@@ -93,6 +93,7 @@ def kronecker_roots(
         return layout.pack(kept, params)
 
     def init(params):
+        require_real(params, "kronecker_roots")
         return FactorState(jnp.zeros([], jnp.int32), start(params, initial), start(params, 1.0))
 
     def accumulated(updates, factors):
@@ -112,32 +113,27 @@ def kronecker_roots(
         return layout.pack(map_equal(accumulate, [*blocks]), updates)
 
     def renewed(steps, updates, factors, roots):
-        names = by_path(updates)
-        grams = [factors[name] for name in names]
-        bases = [[[*axes] for axes in roots[name]] for name in names]
+        blocks = layout.unpack(factors, updates)
+        made = [[*axes] for axes in layout.unpack(roots, updates)]
         correction = 1 - decay ** real(steps) if debias and decay is not None else None
         new: list[jax.Array] = []
-        for shift, places in renewal_shifts(grams, every if stagger else 1).items():
+        for shift, places in renewal_shifts(blocks, every if stagger else 1).items():
 
-            def made(matrices, old, places=places):
-                return _rooted(matrices, old, [len(grams[leaf][b]) for leaf, b, _ in places])
+            def renew(matrices, old, places=places):
+                return rooted(matrices, old, [len(blocks[block]) for block, _ in places])
 
             due = (steps == first) | ((steps > first) & ((steps - first + shift) % every == 0))
-            new = jax.lax.cond(
-                due,
-                made,
-                lambda matrices, old: old,
-                after(
-                    new,
-                    [_corrected(grams[leaf][b][axis], correction) for leaf, b, axis in places],
-                ),
-                [bases[leaf][b][axis] for leaf, b, axis in places],
+            new = branch(
+                due.astype(jnp.int32),
+                [lambda matrices, old: old, renew],
+                after(new, [_corrected(blocks[block][axis], correction) for block, axis in places]),
+                [made[block][axis] for block, axis in places],
             )
-            for (leaf, block, axis), root in zip(places, new, strict=True):
-                bases[leaf][block][axis] = root
-        return {name: tuple(map(tuple, blocks)) for name, blocks in zip(names, bases, strict=True)}
+            for (block, axis), root in zip(places, new, strict=True):
+                made[block][axis] = root
+        return layout.pack(map(tuple, made), updates)
 
-    def _rooted(matrices, old, orders):
+    def rooted(matrices, old, orders):
         groups = defaultdict(list)
         for place, order in enumerate(orders):
             groups[order].append(place)
@@ -157,10 +153,12 @@ def kronecker_roots(
     def update(updates, state, params=None):
         del params
         steps = optax.safe_increment(state.steps)
-        factors = jax.lax.cond(
-            (steps - 1) % stats_every == 0,
-            lambda *trees: automatic(accumulated, state.factors, *trees),
-            lambda _, factors: factors,
+        factors = branch(
+            ((steps - 1) % stats_every == 0).astype(jnp.int32),
+            [
+                lambda _, factors: factors,
+                lambda *trees: automatic(accumulated, state.factors, *trees),
+            ],
             updates,
             state.factors,
         )

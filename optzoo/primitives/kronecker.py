@@ -153,23 +153,31 @@ class Layout:
         ]
         return jax.tree.unflatten(structure, joined)
 
-    def pack(self, kept: Iterable[Tree], tree: Tree) -> dict[str, tuple[Tree, ...]]:
+    def pack(self, kept: Iterable[Tree], tree: Tree) -> Tree:
         """What is kept of each block: for each leaf, under its path, a tuple over its blocks.
 
-        Not a tree like `tree`: some of these hold their leaves in boxes for single arrays. A tree
-        without leaves is returned itself, because it may stand for others (in Optax's map_params).
+        Not a tree like `tree`: some of these hold their leaves in boxes for single arrays. Of a
+        tree without leaves an empty array is kept, because Optax's map_params lets such a tree
+        stand for all others, and only an array may stand for what they have.
         """
         rest, names = iter(kept), by_path(tree)
         if not names:
-            return tree
+            return jnp.zeros(0)
         return {
             name: tuple(next(rest) for _ in view.shapes)
             for name, view in zip(names, self.tensors(tree), strict=True)
         }
 
-    def unpack(self, packed: dict[str, tuple[Tree, ...]], tree: Tree) -> list[Tree]:
+    def unpack(self, packed: Tree, tree: Tree) -> list[Tree]:
         """What is kept of each block, in one list."""
         return [kept for name in by_path(tree) for kept in packed[name]]
+
+
+def require_real(params: Tree, who: str) -> None:
+    """Raises ValueError that names a leaf of complex numbers, for which matrices are not made."""
+    for name, leaf in by_path(params).items():
+        if jnp.iscomplexobj(leaf):
+            raise ValueError(f"{who}: parameters must be real; {name!r} is {leaf.dtype}")
 
 
 def second_moment(x: jax.Array, axis: int) -> jax.Array:
@@ -188,16 +196,15 @@ def is_kept(kept: Tree) -> bool:
     return not isinstance(kept, tuple)
 
 
-def renewal_shifts(factors: Sequence[Tree], bins: int) -> dict[int, list[tuple[int, int, int]]]:
-    """Which factors, as (leaf, block, axis), are renewed so many steps before the others."""
+def renewal_shifts(blocks: Sequence[Tree], bins: int) -> dict[int, list[tuple[int, int]]]:
+    """Which factors, as (block, axis), are renewed so many steps before the others."""
     places = [
-        (leaf, block, axis)
-        for leaf, blocks in enumerate(factors)
+        (block, axis)
         for block, axes in enumerate(blocks)
         for axis, factor in enumerate(axes)
         if is_kept(factor)
     ]
-    sizes = [factors[leaf][block][axis] for leaf, block, axis in places]
+    sizes = [blocks[block][axis] for block, axis in places]
     groups = defaultdict(list)
     shifts = spread_evenly([factor.size * factor.shape[-1] for factor in sizes], bins)
     for place, shift in zip(places, shifts, strict=True):

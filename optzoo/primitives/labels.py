@@ -16,6 +16,7 @@ from optzoo.primitives.axes import (
     Axes,
     AxesLike,
     axes_reader,
+    blocks_reader,
     by_path,
     doubt,
     is_function,
@@ -50,8 +51,8 @@ def matrix_labels(
 
     `exclude` and `include` overrule; `optzoo.describe` prints the outcome. Where something is
     assumed without proof, a `RoutingWarning` names the leaves, once a process: which axes of a
-    matrix are which where nothing tells; a stack of which a name alone tells; a head that no layer
-    of its kind leads to.
+    matrix are which where nothing tells; a stack of which a name alone tells; one matrix whose name
+    speaks of several; a head that no layer of its kind leads to.
 
     Args:
       params: parameters or updates; their shapes are enough.
@@ -151,7 +152,7 @@ def routes(
     exclude: Selection = None,
 ) -> list[Route]:
     """One `Route` for each leaf, in the order of the tree; arguments as for `matrix_labels`."""
-    axes_of = axes_reader(axes, params)
+    axes_of = blocks_reader(axes, params)
     included = _selector("include", include, params)
     excluded = _selector("exclude", exclude, params)
     seen = gather(params)
@@ -168,8 +169,9 @@ def routes(
         if obstacle and not included(path):
             guess = _GUESSED if obstacle == GUESSED_HEAD else ""
             return Route(path, leaf, spec, "other", obstacle, guess)
-        reason = "included" if obstacle else "hidden matrix"
-        return Route(path, leaf, spec, "matrix", reason, doubt(layer.seen, axes))
+        hidden = "hidden matrix" if spec.split == 1 else "fused hidden matrices"
+        reason = "included" if obstacle else hidden
+        return Route(path, leaf, spec, "matrix", reason, doubt(layer.seen, spec, axes))
 
     return [route(*pair, layer) for pair, layer in zip(pairs, layers, strict=True)]
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from optzoo.primitives.base import (
+    Key,
     Tree,
     cast_like,
     is_narrow,
@@ -128,7 +129,7 @@ class StochasticRoundState(NamedTuple):
     traits=(Trait.RANDOM,),
 )
 def stochastic_round(
-    tx: optax.GradientTransformation, key: Any
+    tx: optax.GradientTransformation, key: Key
 ) -> optax.GradientTransformationExtraArgs:
     """Rounds the new half-precision parameters up or down at random, right on average.
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.axes import AxesLike, by_path
-from optzoo.primitives.base import Decay, Size, Tree, transformation
+from optzoo.primitives.axes import AxesLike
+from optzoo.primitives.base import Decay, Size, Tree, branch, transformation
 from optzoo.primitives.kronecker import (
     Layout,
     Merge,
@@ -20,10 +20,11 @@ from optzoo.primitives.kronecker import (
     kept_finite,
     on_axis,
     renewal_shifts,
+    require_real,
     second_moment,
     unit_size,
 )
-from optzoo.primitives.stacks import after, automatic, map_equal
+from optzoo.primitives.stacks import after, automatic, is_float, map_equal
 from optzoo.registry import Trait, wrapper
 
 
@@ -33,14 +34,14 @@ class BasisState(NamedTuple):
     `factors` and `basis` hold for each leaf, under its path, a tuple over its blocks of tuples
     over their axes, empty for an axis that stays as it is; their matrices have a leading axis of
     stacked layers.
-    `turns` says of each array of `inner` whether it changes with the gradient's sign: then it is
-    rotated with the basis, else only reordered.
+    `turns` says of each array of `inner`, in one vector, whether it changes with the gradient's
+    sign: then it is rotated with the basis, else only reordered.
     """
 
     steps: jax.Array
     factors: Tree
     basis: Tree
-    turns: Tree
+    turns: jax.Array
     inner: optax.OptState
 
 
@@ -109,7 +110,7 @@ def in_basis(
       A transformation with `BasisState`.
 
     Raises:
-      ValueError: for an argument out of range.
+      ValueError: for an argument out of range; from `init`, for complex parameters.
 
     References:
       Vyas et al. 2024, arXiv 2409.11321; official code nikhilvyas/SOAP. It finds bases in float32
@@ -127,6 +128,8 @@ def in_basis(
             )
 
     def init(params):
+        require_real(params, "in_basis")
+
         def zeros():
             dtypes = [leaf.dtype for leaf in jax.tree.leaves(params)]
             blocks = [
@@ -171,17 +174,13 @@ def in_basis(
 
     def renewed(steps, updates, factors, basis, turns, inner):
         held, structure = jax.tree.flatten(inner)
-        flags, views, owners = (
-            jax.tree.leaves(turns),
-            layout.tensors(updates),
-            _owners(inner, updates),
-        )
-        names = by_path(updates)
-        grams = [factors[name] for name in names]
-        bases = [[[*axes] for axes in basis[name]] for name in names]
+        views, owners = layout.tensors(updates), _owners(inner, updates)
+        leaf_of = [leaf for leaf, view in enumerate(views) for _ in view.shapes]
+        blocks = layout.unpack(factors, updates)
+        bases = [[*axes] for axes in layout.unpack(basis, updates)]
         new: list[jax.Array] = []
-        for shift, places in renewal_shifts(grams, every if stagger else 1).items():
-            touched = {leaf for leaf, _, _ in places}
+        for shift, places in renewal_shifts(blocks, every if stagger else 1).items():
+            touched = {leaf_of[block] for block, _ in places}
             mine = [number for number, owner in enumerate(owners) if owner in touched]
             whose = [owners[number] for number in mine]
 
@@ -195,28 +194,25 @@ def in_basis(
 
             def followed(matrices, old, moments, flags, places=places, whose=whose):
                 made = map_equal(_power_step, [*zip(matrices, old, strict=True)], spread=True)
-                moves = [[[()] * len(axes) for axes in blocks] for blocks in grams]
-                for (leaf, block, axis), (_, *move) in zip(places, made, strict=True):
-                    moves[leaf][block][axis] = tuple(move)
+                moves = [[()] * len(axes) for axes in blocks]
+                for (block, axis), (_, *move) in zip(places, made, strict=True):
+                    moves[block][axis] = tuple(move)
                 return [q for q, *_ in made], _carried(moments, flags, whose, views, moves)
 
             later = jnp.where((steps + shift) % every == 0, 2, 0)
-            new, moments = jax.lax.switch(
+            new, moments = branch(
                 jnp.where(steps == 0, 1, later),
                 [unchanged, found, followed],
-                after(new, [grams[leaf][block][axis] for leaf, block, axis in places]),
-                [bases[leaf][block][axis] for leaf, block, axis in places],
+                after(new, [blocks[block][axis] for block, axis in places]),
+                [bases[block][axis] for block, axis in places],
                 [held[number] for number in mine],
-                [flags[number] for number in mine],
+                [turns[number] for number in mine],
             )
-            for (leaf, block, axis), q in zip(places, new, strict=True):
-                bases[leaf][block][axis] = q
+            for (block, axis), q in zip(places, new, strict=True):
+                bases[block][axis] = q
             for number, moment in zip(mine, moments, strict=True):
                 held[number] = moment
-        new_basis = {
-            name: tuple(map(tuple, blocks)) for name, blocks in zip(names, bases, strict=True)
-        }
-        return new_basis, structure.unflatten(held)
+        return layout.pack(map(tuple, bases), updates), structure.unflatten(held)
 
     def update(updates, state, params=None, **extra_args):
         first = state.steps == 0
@@ -247,7 +243,7 @@ def _seen_from(extra_args: dict[str, Any], turn: Callable[[Tree, bool], Tree]) -
         seen[name] = lambda params, fn=seen[name]: fn(turn(params, True))
     if "grad" in seen:
         seen["grad"] = turn(seen["grad"], False)
-    if "gradients" in seen:
+    if jax.tree.leaves(seen.get("gradients")):
         seen["gradients"] = jax.vmap(lambda tree: turn(tree, False))(seen["gradients"])
     return seen
 
@@ -277,11 +273,13 @@ def _power_step(g: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array, jax.A
 
 
 def _carried(moments, flags, owners, views, moves) -> list[jax.Array]:
-    """Arrays that a rule keeps of each leaf, after the moves of the leaf's blocks and axes."""
+    """Arrays that a rule keeps of each leaf, after the moves of all blocks' axes."""
+    rest = iter(moves)
+    of_leaf = [[tuple(next(rest)) for _ in view.shapes] for view in views]
     parts = [
-        (piece, tuple(made), jnp.broadcast_to(flag, piece.shape[:1]))
+        (piece, made, jnp.broadcast_to(flag, piece.shape[:1]))
         for x, flag, owner in zip(moments, flags, owners, strict=True)
-        for piece, made in zip(views[owner].split(x), moves[owner], strict=True)
+        for piece, made in zip(views[owner].split(x), of_leaf[owner], strict=True)
     ]
     done = iter(map_equal(_moved, parts))
     return [
@@ -308,14 +306,14 @@ def _owners(inner: optax.OptState, params: Tree) -> list[int | None]:
     def owner(path, x):
         for start in range(len(path) + 1):
             number, shape = places.get(path[start:], (None, None))
-            if number is not None and shape == x.shape and jnp.issubdtype(x.dtype, jnp.floating):
+            if number is not None and shape == x.shape and is_float(x):
                 return number
         return None
 
     return [owner(path, x) for path, x in jax.tree_util.tree_leaves_with_path(inner)]
 
 
-def _turning(tx: optax.GradientTransformationExtraArgs, params: Tree) -> Tree:
+def _turning(tx: optax.GradientTransformationExtraArgs, params: Tree) -> jax.Array:
     """For each array of tx's state whether it changes with the gradient's sign.
 
     What cannot be tried out, because it asks for more than gradients, is taken to change.
@@ -327,9 +325,10 @@ def _turning(tx: optax.GradientTransformationExtraArgs, params: Tree) -> Tree:
             tx.update(optax.tree.scale(sign, one), start, one) for sign in (1, -1)
         )
     except ValueError:
-        return jax.tree.map(lambda _: jnp.ones([], bool), start)
+        return jnp.ones(len(jax.tree.leaves(start)), bool)
 
     def differs(x, y):
-        return jnp.any(x != y) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.zeros([], bool)
+        return jnp.any(x != y) if is_float(x) else jnp.zeros([], bool)
 
-    return jax.tree.map(differs, up, down)
+    pairs = zip(jax.tree.leaves(up), jax.tree.leaves(down), strict=True)
+    return jnp.stack([jnp.zeros([], bool), *(differs(x, y) for x, y in pairs)])[1:]

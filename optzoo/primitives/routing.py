@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import optax
 
-from optzoo.primitives.axes import AxesLike, AxesOf, flax_axes
+from optzoo.primitives.axes import AxesLike, flax_axes
 from optzoo.primitives.base import LearningRate, Mask, NonNegative, Tree, at
 from optzoo.primitives.blocks import in_blocks
 from optzoo.primitives.decay import add_decayed_weights
@@ -14,7 +14,7 @@ from optzoo.primitives.moments import adam
 
 
 def split_matrices(
-    matrices: optax.GradientTransformation | Callable[[AxesOf], optax.GradientTransformation],
+    matrices: optax.GradientTransformation | Callable[[AxesLike], optax.GradientTransformation],
     rest: optax.GradientTransformation,
     *,
     axes: AxesLike = None,
@@ -26,7 +26,7 @@ def split_matrices(
     Args:
       matrices: the optimizer of the matrices, or a function that makes it from their axes. The
         others are hidden from it, norms and biases among them: what these tell of the matrices'
-        axes reaches it by this argument only.
+        axes reaches it by this argument only, and each block of a fused kernel is a leaf to it.
       rest: the optimizer of the others.
       axes, include, exclude: as for `matrix_labels`.
 
@@ -41,7 +41,7 @@ def split_matrices(
         found = routes(tree, axes, include, exclude)
         warn_of_doubts(found)
         known = {route.path: route.axes for route in found}
-        made = matrices(lambda path, leaf: known[path]) if callable(matrices) else matrices
+        made = in_blocks(matrices, lambda path, _: known[path]) if callable(matrices) else matrices
         labels = jax.tree.unflatten(jax.tree.structure(tree), [route.label for route in found])
         return optax.partition({"matrix": made, "other": rest}, lambda _: labels)
 
@@ -78,10 +78,7 @@ def matrices_or_adam(
         rest = optax.chain(adam(b2=0.95, eps=1e-10), optax.scale_by_learning_rate(learning_rate))
     matrices(flax_axes)  # Arguments are checked where they are given.
 
-    def cut(known: AxesOf) -> optax.GradientTransformation:
-        return in_blocks(matrices, known)
-
-    return split_matrices(cut, rest, axes=axes, include=include, exclude=exclude)
+    return split_matrices(matrices, rest, axes=axes, include=include, exclude=exclude)
 
 
 def descend_matrices(

@@ -1,6 +1,6 @@
 """Whitening by a fitted preconditioner, and clipping what is whitened (PSGD)."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import (
     Decay,
     Fraction,
+    Key,
     NonNegative,
     Positive,
     Range,
@@ -17,6 +18,7 @@ from optzoo.primitives.base import (
     Size,
     Tree,
     at,
+    branch,
     common_dtype,
     random_key,
     real,
@@ -24,7 +26,6 @@ from optzoo.primitives.base import (
     require_params,
     transformation,
 )
-from optzoo.primitives.evidence import path_name
 from optzoo.primitives.fitting import (
     DIRECT,
     Bound,
@@ -36,7 +37,7 @@ from optzoo.primitives.fitting import (
     rate_over,
     smoothed,
 )
-from optzoo.primitives.kronecker import Layout, unit_size
+from optzoo.primitives.kronecker import Layout, require_real, unit_size
 from optzoo.primitives.moments import MomentState
 from optzoo.primitives.stacks import automatic, map_equal
 
@@ -128,7 +129,7 @@ class WhiteningState(NamedTuple):
     steps: jax.Array
     factors: Tree
     smoothness: Tree
-    key: Any
+    key: jax.Array | tuple[()]
     inner: optax.OptState
 
 
@@ -149,7 +150,7 @@ def whiten(
     max_size: Size | None = None,
     max_skew: Skew = 1.0,
     bound: Bound | None = None,
-    key: Any = None,
+    key: Key | None = None,
     axes: AxesLike = None,
 ) -> optax.GradientTransformation:
     """Multiplies what `tx` makes by a P that is fitted to the gradient: E[P·g·gᵀ·P] → I.
@@ -197,11 +198,7 @@ def whiten(
         return layout.pack([tuple(one(view, leaf.dtype)) for view, leaf in leaves], params)
 
     def init(params):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            if jnp.iscomplexobj(leaf):
-                raise ValueError(
-                    f"whiten: parameters must be real; {path_name(path)!r} is {leaf.dtype}"
-                )
+        require_real(params, "whiten")
         factors = start(params, jnp.asarray(1.0 if init_scale is None else init_scale, float))
         smoothness = jax.tree.map(lambda q: jnp.zeros(q.shape[:1], q.dtype), factors)
         steps = jnp.zeros([], jnp.int32)
@@ -232,10 +229,12 @@ def whiten(
         return layout.pack([q for q, _ in made], h), layout.pack([s for _, s in made], h)
 
     def fit_now(steps, factors, smoothness, h, v):
-        return jax.lax.cond(
-            _due(every, steps),
-            lambda *trees: refit(steps, *trees),
-            lambda factors, smoothness, h, v: (factors, smoothness),
+        return branch(
+            _due(every, steps).astype(jnp.int32),
+            [
+                lambda factors, smoothness, h, v: (factors, smoothness),
+                lambda *trees: refit(steps, *trees),
+            ],
             *(factors, smoothness, h, v),
         )
 
@@ -295,7 +294,7 @@ class LowRankWhiteningState(NamedTuple):
     v: Tree
     d: Tree
     smoothness: tuple[jax.Array, jax.Array, jax.Array]
-    key: Any
+    key: jax.Array
     inner: optax.OptState
 
 
@@ -313,7 +312,7 @@ def whiten_low_rank(
     init_scale: Positive | None = None,
     every: When = 1,
     turns: Schedule | None = None,
-    key: Any = None,
+    key: Key | None = None,
 ) -> optax.GradientTransformation:
     """`whiten` with one P for all leaves: diagonal but for a low rank.
 
@@ -417,7 +416,8 @@ def whiten_low_rank(
             fine = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(new)]).all()
             return jax.tree.map(lambda x, y: jnp.where(fine, x, y), new, (u, v, d, smoothness))
 
-        return jax.lax.cond(_due(every, steps), fit, lambda *kept: kept, u, v, d, smoothness)
+        due = _due(every, steps).astype(jnp.int32)
+        return branch(due, [lambda *kept: kept, fit], u, v, d, smoothness)
 
     def whitened(u, v, d, x):
         return _product(d, _plus(v, u, _plus(u, v, _product(d, x))))

@@ -24,6 +24,14 @@ class Growth(NamedTuple):
     wide_input: bool
     wide_output: bool
 
+    @property
+    def is_hidden(self) -> bool:
+        return self.wide_input and self.wide_output
+
+    @property
+    def is_head(self) -> bool:
+        return self.wide_input and not self.wide_output
+
 
 def _growths(axes: AxesLike, shapes: Shapes, other: Shapes | None, tree: Tree) -> Tree:
     def like(argument: str, given: Shapes) -> Tree:
@@ -53,7 +61,7 @@ def _growths(axes: AxesLike, shapes: Shapes, other: Shapes | None, tree: Tree) -
 
 
 def _factor(rule: str, growth: Growth) -> float:
-    hidden = growth.wide_input and growth.wide_output
+    hidden = growth.is_hidden
     if rule == "adam":
         return 1 / growth.inputs if hidden else 1.0
     if rule == "orthogonal":
@@ -85,8 +93,8 @@ def scale_by_width(
 
     It stands behind the direction and before decay and rate:
     `chain(adam(), scale_by_width(narrow), add_decayed_weights(0.1), scale_by_learning_rate(rate))`,
-    where `narrow = jax.eval_shape(base_model.init, key, batch)`. The head's outputs are to be
-    multiplied by base width/width in the model, and its first weights go through `width_init`.
+    where `narrow = jax.eval_shape(base_model.init, key, batch)`. First weights go through
+    `width_init`, and the model is called with `width_readout(params, narrow)`.
 
     Args:
       base_shapes: the base model's parameters or their shapes, or a function that makes them from
@@ -132,7 +140,7 @@ def width_init(
       heads, whose inputs alone are a width, times √i, i how many times more than the base's
       all other leaves as they are
 
-    The head's outputs are multiplied by 1/i in the model, so that they begin the smaller the wider.
+    Outputs begin the smaller the wider the model is, for `width_readout` divides them by i.
 
     Args:
       params: the parameters as initialised.
@@ -146,9 +154,44 @@ def width_init(
 
     Source: Yang et al. 2022, arXiv 2203.03466, in the form of microsoft/mup.
     """
+    return _scaled_heads(0.5, params, _growths(axes, base_shapes, other_shapes, params))
 
-    def start(p, growth):
-        head = growth.wide_input and not growth.wide_output
-        return p * jnp.asarray(math.sqrt(growth.inputs) if head else 1, p.dtype)
 
-    return jax.tree.map(start, params, _growths(axes, base_shapes, other_shapes, params))
+def width_readout(
+    params: Tree,
+    base_shapes: Shapes,
+    *,
+    other_shapes: Shapes | None = None,
+    axes: AxesLike = None,
+) -> Tree:
+    """The parameters to call a model with under µP: its heads' outputs are divided by their width.
+
+    Rule:
+      heads, whose inputs alone are a width, times 1/i, i how many times more than the base's
+      all other leaves as they are
+
+    It belongs inside the loss, `loss(model.apply(width_readout(params, narrow), batch))`, so that
+    gradients pass through it, and wherever the model is evaluated; training keeps `params`.
+
+    Args:
+      params: the parameters in training.
+      base_shapes, other_shapes, axes: as in `scale_by_width`.
+
+    Returns:
+      The parameters that the model computes with. Biases of heads are not divided.
+
+    Raises:
+      ValueError: where a leaf has no base, or one of another rank.
+
+    Source: Yang et al. 2022, arXiv 2203.03466, table 8, in the form of microsoft/mup.
+    """
+    return _scaled_heads(-1, params, _growths(axes, base_shapes, other_shapes, params))
+
+
+def _scaled_heads(power: float, params: Tree, growths: Tree) -> Tree:
+    """Heads times a power of how many times more inputs they have than the base's."""
+
+    def scaled(p, growth):
+        return p * jnp.asarray(growth.inputs**power if growth.is_head else 1, p.dtype)
+
+    return jax.tree.map(scaled, params, growths)

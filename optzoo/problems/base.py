@@ -74,7 +74,8 @@ class Problem:
         """The gradient on a batch, and all that an optimizer may ask `update` for besides.
 
         That is, in Optax's words: `value`, `grad`, `value_fn`; `outputs_fn` and `loss_fn` where the
-        problem has outputs; and `gradients`, of one objective where the problem has no more.
+        problem has outputs; and `gradients` with `values`, of one objective where the problem has
+        no more.
         """
         value, gradient = jax.value_and_grad(self.loss)(params, batch)
         extra = {"value": value, "grad": gradient, "value_fn": lambda p: self.loss(p, batch)}
@@ -84,8 +85,10 @@ class Problem:
             extra["loss_fn"] = lambda o: criterion(o, batch)
         if self.objectives:
             extra["gradients"] = jax.jacrev(self.objectives)(params, batch)
+            extra["values"] = self.objectives(params, batch)
         else:
             extra["gradients"] = jax.tree.map(lambda leaf: leaf[None], gradient)
+            extra["values"] = value[None]
         return gradient, extra
 
 

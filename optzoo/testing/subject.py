@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,15 +15,14 @@ from optzoo.plugins import load
 from optzoo.testing.offers import offers
 from optzoo.testing.traits import Traits
 
-Tree = Any
 Factory = Callable[..., optax.GradientTransformation]
 
 
 class Run(NamedTuple):
     """Some steps of training: the update of each step, and where they led."""
 
-    updates: list[Tree]
-    params: Tree
+    updates: list[chex.ArrayTree]
+    params: chex.ArrayTree
     state: Any
 
 
@@ -56,10 +56,12 @@ class Subject:
         self,
         target: optax.GradientTransformation | Factory,
         *,
-        params: Tree = None,
+        params: chex.ArrayTree | None = None,
         traits: Traits | None = None,
-        extra_args: Mapping[str, Any] | Callable[[Tree, Tree], Mapping[str, Any]] | None = None,
-        eval_params: Callable[[Any, Tree], Tree] | None = None,
+        extra_args: Mapping[str, Any]
+        | Callable[[chex.ArrayTree, chex.ArrayTree], Mapping[str, Any]]
+        | None = None,
+        eval_params: Callable[[Any, chex.ArrayTree], chex.ArrayTree] | None = None,
         leaves: int = 400,
         name: str | None = None,
     ):
@@ -101,12 +103,12 @@ class Subject:
             and p.name not in self.traits.static
         }
 
-    def extra_args(self, params: Tree, gradients: Tree) -> Mapping[str, Any]:
+    def extra_args(self, params: chex.ArrayTree, gradients: chex.ArrayTree) -> Mapping[str, Any]:
         """What `update` gets beyond gradients, state and parameters."""
         offered = offers(params, gradients) if self.needs else {}
         return {name: offered[name] for name in self.needs} | self._given_args(params, gradients)
 
-    def _given_args(self, params: Tree, gradients: Tree) -> dict[str, Any]:
+    def _given_args(self, params: chex.ArrayTree, gradients: chex.ArrayTree) -> dict[str, Any]:
         extra: Any = self._extra_args
         return dict(extra(params, gradients) if callable(extra) else extra or {})
 
@@ -132,15 +134,15 @@ class Subject:
         errors = {name: attempt(names.keys() - {name}) for name in names}
         return {name: error for name, error in errors.items() if error is not None}
 
-    def update(self, gradients: Tree, state: Any, params: Tree, tx: Any = None):
+    def update(self, gradients: chex.ArrayTree, state: Any, params: chex.ArrayTree, tx: Any = None):
         """`tx.update` with whatever extra arguments it needs."""
         full = optax.with_extra_args_support(self.tx if tx is None else tx)
         return full.update(gradients, state, params, **self.extra_args(params, gradients))
 
     def run(
         self,
-        params: Tree,
-        gradients: Sequence[Tree],
+        params: chex.ArrayTree,
+        gradients: Sequence[chex.ArrayTree],
         *,
         tx: Any = None,
         state: Any = None,
@@ -164,7 +166,7 @@ class Subject:
 
         return jax.jit(self.tx.init), jax.jit(step)
 
-    def run_compiled(self, params: Tree, gradients: Sequence[Tree]) -> Run:
+    def run_compiled(self, params: chex.ArrayTree, gradients: Sequence[chex.ArrayTree]) -> Run:
         """Takes a step for each gradient in two programs: one to begin, one for all steps.
 
         For parameters whose shapes or dtypes few checks share: eagerly, each operation would be
@@ -178,7 +180,7 @@ class Subject:
         return Run(updates, params, state)
 
     @cached_property
-    def gradients(self) -> list[Tree]:
+    def gradients(self) -> list[chex.ArrayTree]:
         """The gradients of three steps."""
         with jax.ensure_compile_time_eval():
             return random_like(self.params, 3)
@@ -207,13 +209,13 @@ class Subject:
         return self.first.step
 
 
-def small_params() -> Tree:
+def small_params() -> chex.ArrayTree:
     """A dense layer in float32."""
     shapes = {"dense": {"bias": (3,), "kernel": (4, 3)}}
     return random_from(shapes, 0)
 
 
-def random_from(shapes: Tree, seed: int) -> Tree:
+def random_from(shapes: chex.ArrayTree, seed: int) -> chex.ArrayTree:
     """Normal float32 numbers for a tree of shapes."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
@@ -223,7 +225,7 @@ def random_from(shapes: Tree, seed: int) -> Tree:
     )
 
 
-def random_like(params: Tree, steps: int, seed: int = 1) -> list[Tree]:
+def random_like(params: chex.ArrayTree, steps: int, seed: int = 1) -> list[chex.ArrayTree]:
     """Normal numbers in the shapes and dtypes of a tree, one tree a step."""
     rng = np.random.default_rng(seed)
 

@@ -12,7 +12,7 @@ class Traits:
       averages: `eval_params(state, params)` differs from the parameters in training.
       stochastic: the update depends on a random key in the state.
       needs: the extra arguments that `update` cannot do without, some of "value", "value_fn",
-        "outputs_fn", "loss_fn" and "gradients"; the kit hands them over.
+        "outputs_fn", "loss_fn", "gradients" and "values"; the kit hands them over.
       couples_leaves: the update of one leaf depends on the gradients of others.
       shape_dependent: cutting or flattening a leaf changes the update of its numbers.
       takes_complex: complex parameters work.

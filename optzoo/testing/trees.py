@@ -9,10 +9,10 @@ import numpy as np
 
 from optzoo.testing.check import fail
 
-Tree = Any
 
-
-def agree(what: str, got: Tree, want: Tree, *, rtol: float = 2e-4, atol: float = 1e-9) -> None:
+def agree(
+    what: str, got: chex.ArrayTree, want: chex.ArrayTree, *, rtol: float = 2e-4, atol: float = 1e-9
+) -> None:
     """Fails where two trees differ by more than `rtol` times a leaf's largest number.
 
     Args:
@@ -46,7 +46,7 @@ def _worst(x: np.ndarray, y: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(np.argmax(apart), x.shape))
 
 
-def same_structure(what: str, got: Tree, want: Tree) -> None:
+def same_structure(what: str, got: chex.ArrayTree, want: chex.ArrayTree) -> None:
     """Fails where two trees have different nodes."""
     try:
         chex.assert_trees_all_equal_structs(got, want)
@@ -55,7 +55,9 @@ def same_structure(what: str, got: Tree, want: Tree) -> None:
         fail(f"{what} have another structure: {ours} instead of {theirs}")
 
 
-def same_shapes(what: str, got: Tree, want: Tree, *, dtypes: bool = False) -> None:
+def same_shapes(
+    what: str, got: chex.ArrayTree, want: chex.ArrayTree, *, dtypes: bool = False
+) -> None:
     """Fails where leaves differ in shape or, with `dtypes`, in dtype."""
     same_structure(what, got, want)
     judge = chex.assert_trees_all_equal_shapes
@@ -67,7 +69,7 @@ def same_shapes(what: str, got: Tree, want: Tree, *, dtypes: bool = False) -> No
         fail(f"{what} are unlike the parameters: {str(error).partition(' failed:')[2].strip()}")
 
 
-def same_types(what: str, got: Tree, want: Tree) -> None:
+def same_types(what: str, got: chex.ArrayTree, want: chex.ArrayTree) -> None:
     """Fails where leaves differ in shape, dtype or weak type, all of which recompile a step."""
     same_structure(what, got, want)
     for (path, x), y in zip(leaves_with_path(got), jax.tree.leaves(want), strict=True):
@@ -88,15 +90,17 @@ def dtype_of(leaf: Any) -> Any:
     return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
 
 
-def all_finite(what: str, tree: Tree) -> None:
+def all_finite(what: str, tree: chex.ArrayTree) -> None:
     """Fails where a tree holds NaN or infinity."""
     for path, leaf in leaves_with_path(tree):
         x = numbers(leaf)
-        if not np.isfinite(x).all():
+        try:
+            chex.assert_tree_all_finite(x)
+        except AssertionError:
             fail(f"{what}: {path} has {x[~np.isfinite(x)][0]}")
 
 
-def leaves_with_path(tree: Tree) -> list[tuple[str, Any]]:
+def leaves_with_path(tree: chex.ArrayTree) -> list[tuple[str, Any]]:
     """Each leaf with its path, such as "['dense']['bias']"; "the value" for a lone leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path) or "the value", leaf) for path, leaf in leaves]
@@ -117,7 +121,7 @@ def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def is_random(tree: Tree) -> bool:
+def is_random(tree: chex.ArrayTree) -> bool:
     """Whether a tree holds a random key, typed or as the two numbers that raw keys are."""
     return any(
         is_key(leaf) or (jnp.shape(leaf) == (2,) and dtype_of(leaf) == jnp.uint32)
@@ -125,7 +129,7 @@ def is_random(tree: Tree) -> bool:
     )
 
 
-def cast(tree: Tree, dtype: Any) -> Tree:
+def cast(tree: chex.ArrayTree, dtype: Any) -> chex.ArrayTree:
     """A tree with every leaf in one dtype."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), tree)
 

@@ -90,6 +90,27 @@ def _differentiated(params: torch.nn.ParameterDict, batch: dict[str, torch.Tenso
     return loss
 
 
+def rates(node: dict, steps: int) -> np.ndarray:
+    """The learning rates that a scheduler of PyTorch or timm sets for as many steps.
+
+    Args:
+      node: {"reference": call that takes {"value": "optimizer"}, "lr": the optimizer's rate}.
+      steps: how many.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=node["lr"], momentum=0.9)
+    scheduler = build(node["reference"], {"optimizer": optimizer})
+    found = []
+    for step in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        # timm's schedulers are told the step, PyTorch's count it.
+        if hasattr(scheduler, "step_update"):
+            scheduler.step_update(step + 1)
+        elif step + 1 < steps:
+            scheduler.step()
+    return np.asarray(found, np.float64)
+
+
 def values(params: torch.nn.ParameterDict) -> Leaves:
     """A copy of the present values."""
     return {leaf: param.detach().numpy().copy() for leaf, param in params.items()}

@@ -25,12 +25,15 @@ FUNCTIONS: dict[str, dict] = {}
 FITS: dict[str, dict] = {}
 SCHEDULES: dict[str, dict] = {}
 BATCHES: dict[str, dict] = {}
+CASES: dict[str, dict] = {}
+"""Recordings that tests on their subject replay."""
 KINDS = {
     "configurations": CONFIGURATIONS,
     "functions": FUNCTIONS,
     "fits": FITS,
     "schedules": SCHEDULES,
     "batches": BATCHES,
+    "cases": CASES,
 }
 for family in sorted(HERE.glob("*/index.json")):
     index = json.loads(family.read_text(encoding="utf-8"))
@@ -206,8 +209,10 @@ def replay(
         def step(carry, inputs):
             params, state = carry
             gradient, arguments = inputs
+            if "gradients" in arguments:
+                gradient = jax.tree.map(lambda rows: rows.mean(0), gradient)
             if "data" in arrays:
-                value_fn = partial(patchnet, gradient)
+                value_fn = partial(patchnet if "conv" in params else perceptron, gradient)
                 value, gradient = jax.value_and_grad(value_fn)(params)
                 arguments = arguments | {"value": value, "value_fn": value_fn}
             updates, state = tx.update(gradient, state, params, **arguments)
@@ -269,6 +274,16 @@ def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.
     )
 
 
+def perceptron(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
+    """The other loss of such recordings."""
+    return jnp.mean((hidden(batch["x"], p) - batch["y"]) ** 2)
+
+
+def hidden(x: jax.Array, p: Mapping[str, jax.Array]) -> jax.Array:
+    """Its network's outputs."""
+    return jnp.tanh(x @ p["W1"].T + p["b1"][None]) @ p["W2"].T + p["b2"][None]
+
+
 def compiled(run: Callable) -> Callable:
     """`jax.jit` without the optimisation passes: for a few steps they cost more than they save."""
     return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
@@ -294,6 +309,16 @@ def outputs(node: dict, arrays: Arrays, dtype: str) -> Any:
 
         start = jax.tree.map(lambda value: value[0], before)
         return jax.tree.map(np.asarray, compiled(run)(start, (grads, before)))
+
+
+def rates(node: dict, name: str, kind: str = "lr", first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """What the schedule of a node makes at each recorded step, in float64, and the recording."""
+    with np.load(FILES[name]) as recorded, jax.enable_x64(True):
+        arrays = dict(recorded.items())
+        schedule = build(node, arrays)
+        want = arrays[f"sched/{kind}"]
+        counts = jnp.arange(first, first + len(want), dtype=jnp.int32)
+        return np.asarray(jax.vmap(schedule)(counts)), want
 
 
 def deviation(got: Leaves, want: Leaves, start: Leaves, rounding: float = 0.0) -> dict[str, Any]:

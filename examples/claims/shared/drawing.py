@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatterSciNotation, NullFormatter, NullLocator
+
+from shared.protocol import FAILS, HOLDS, UNDECIDED, Finding, Trend, interval
 
 # Okabe and Ito's hues from dark to light; the rule that a claim is about comes first.
 STYLES = (
@@ -19,8 +22,18 @@ STYLES = (
     ("#009E73", (0, (6, 1.5, 1, 1.5))),
     ("#CC79A7", (0, (3, 1))),
     ("#8A8A8A", "-"),
+    ("#56B4E9", (0, (4, 1, 1, 1, 1, 1))),
 )
 WIDTH, HEIGHT = 4.3, 3.3
+GREY = "#9AA0A6"
+# How verdicts look in the picture of all claims: colour, marker, how it is filled.
+VERDICTS = {
+    HOLDS: ("#0A5C91", "o", "full"),
+    UNDECIDED: ("#7A7A7A", "o", "none"),
+    FAILS: ("#D55E00", "s", "full"),
+}
+ROW, MOST = 0.2, 30.0
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 
 
 def panels(*titles: str) -> tuple[Figure, list[Any]]:
@@ -36,7 +49,7 @@ def panels(*titles: str) -> tuple[Figure, list[Any]]:
         one.grid(color="#E3E6EA", linewidth=0.6)
         one.set_axisbelow(True)
         one.spines[["top", "right"]].set_visible(False)
-        one.spines[["left", "bottom"]].set_color("#9AA0A6")
+        one.spines[["left", "bottom"]].set_color(GREY)
         one.tick_params(length=0, labelsize=8.5)
         axes.append(one)
     return figure, axes
@@ -152,3 +165,82 @@ def bars(
         axes.plot([values.mean()], [place], "o", color=colour, markersize=6)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def trend(axes: Any, line: Trend, paper: Sequence[float], *, beyond: float = 1.0) -> None:
+    """Effects at several sizes, the line through them with its 95 % band, and the paper's number.
+
+    Args:
+      axes: of `panels`.
+      line: what to draw.
+      paper: the lowest and the highest effect that the paper reports.
+      beyond: how many times beyond the largest size to go on with the line, dotted.
+    """
+    colour, _ = STYLES[0]
+    lowest, highest = min(line.sizes), max(line.sizes)
+    for dashes, first, last in (("-", lowest, highest), (":", highest, highest * beyond)):
+        sizes = np.geomspace(first, last, 40)
+        middle, low, high = line.at(sizes)
+        axes.fill_between(sizes, low, high, color=colour, alpha=0.14, linewidth=0)
+        axes.plot(sizes, middle, color=colour, linestyle=dashes, linewidth=1.8)
+    for size, effects in zip(line.sizes, line.effects.T, strict=True):
+        middle, low, high = interval(np.log(effects), ratio=True)
+        axes.plot([size, size], [low, high], color=colour, linewidth=1.2)
+        axes.plot([size], [middle], "o", color=colour, markersize=5)
+    for level, name in ((1.0, "no effect"), (float(np.mean(paper)), "paper")):
+        axes.axhline(level, color=GREY, linewidth=0.8, zorder=0)
+        axes.annotate(
+            name, (1.02, level), xycoords=("axes fraction", "data"), va="center", fontsize=8.5
+        )
+
+
+def effects(rows: Sequence[tuple[str, Finding]]) -> Figure:
+    """The picture of all claims: a row for each, by verdict and effect.
+
+    Args:
+      rows: the script and the claim.
+    """
+    order = list(VERDICTS)
+    rows = sorted(rows, key=lambda row: (order.index(row[1].verdict), -row[1].value))
+    figure = Figure(figsize=(9.6, ROW * len(rows) + 1.3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.axvline(1, color=GREY, linewidth=1, zorder=0)
+    for place, (_, claim) in enumerate(rows):
+        colour, marker, fill = VERDICTS[claim.verdict]
+        value, low, high = np.clip([claim.value, claim.low, claim.high], 1 / MOST, MOST)
+        axes.plot([low, high], [place, place], color=colour, linewidth=1.8)
+        axes.plot([value], [place], marker, color=colour, fillstyle=fill, markersize=6, zorder=3)
+        if claim.least != 1:
+            axes.plot([claim.least], [place], "|", color="#1B1B1B", markersize=9)
+        if claim.paper:
+            axes.plot(claim.paper, [place] * len(claim.paper), color="#009E73", linewidth=1)
+            axes.plot(
+                [np.exp(np.mean(np.log(claim.paper)))], [place], "D", color="#009E73",
+                fillstyle="none", markersize=6,
+            )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [f"{stem}: {claim.text}" for stem, claim in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(
+        max(1 / MOST, 0.8 * min(claim.low for _, claim in rows)),
+        min(MOST, 1.25 * max(claim.high for _, claim in rows)),
+    )
+    first, last = axes.get_xlim()
+    ticks = [tick for tick in TICKS if first <= tick <= last]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.tick_params(length=0, labelsize=8)
+    axes.grid(axis="x", color="#E3E6EA", linewidth=0.6)
+    axes.grid(axis="y", color="#F1F3F5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("times better than the rival (right: for the paper; 1: no effect)", fontsize=9)
+    marks = [
+        Line2D([], [], color=colour, marker=marker, fillstyle=fill, label=verdict)
+        for verdict, (colour, marker, fill) in VERDICTS.items()
+    ]
+    alone = {"linestyle": "none", "fillstyle": "none"}
+    marks.append(Line2D([], [], color="#1B1B1B", marker="|", label="needed, if not 1", **alone))
+    marks.append(Line2D([], [], color="#009E73", marker="D", label="the paper's number", **alone))
+    figure.legend(handles=marks, loc="outside lower center", ncols=5, frameon=False, fontsize=8.5)
+    return figure

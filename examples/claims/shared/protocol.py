@@ -2,8 +2,9 @@
 
 Runs go through `optzoo.compare`: learning rates are chosen by the validation loss, from grids of
 the same size for every rule, and what is reported comes from the test split unless it says
-otherwise. A finding is an estimate over seeds with its 95 % interval and what the paper leads one
-to expect; the interval alone decides.
+otherwise. What a paper claims is measured as an effect, how many times better than the rival, so
+that all claims stand on one axis; what is of interest beside that is a finding of our own. Each is
+an estimate over seeds with its 95 % interval, and the interval alone decides.
 """
 
 import argparse
@@ -61,8 +62,12 @@ class Finding:
       low: lower end of its 95 % interval.
       high: upper end of its 95 % interval.
       verdict: one of `HOLDS`, `FAILS`, `UNDECIDED`.
-      central: whether the verdict on the claim rests on it.
       form: how the three numbers are written.
+      least: of a claim, the effect that it needs, where 1 is no effect; None for a finding that is
+        none, on which no verdict rests.
+      means: of a claim, the two numbers that are compared, in words.
+      paper: of a claim, the lowest and the highest effect that the paper reports, if it has a
+        number.
     """
 
     text: str
@@ -70,8 +75,20 @@ class Finding:
     low: float
     high: float
     verdict: str
-    central: bool
     form: str
+    least: float | None = None
+    means: str = ""
+    paper: Sequence[float] | None = None
+
+    @property
+    def statement(self) -> str:
+        """What was measured, with what is expected of a claim."""
+        if self.least is None:
+            return self.text
+        means = f" ({self.means})" if self.means else ""
+        numbers = " to ".join(f"{number:.3g}" for number in dict.fromkeys(self.paper or ()))
+        paper = f"; paper: {numbers}" if numbers else ""
+        return f"{self.text}{means}, expected above {self.least:.3g}{paper}"
 
     @property
     def numbers(self) -> str:
@@ -91,31 +108,23 @@ def measured(
     above: float | None = None,
     below: float | None = None,
     ratio: bool = False,
-    central: bool = True,
     form: str = ".3g",
 ) -> Finding:
-    """A finding from one sample a seed; with both bounds, it must lie between them.
+    """A finding of our own, from one sample a seed; with both bounds, it must lie between them.
 
     Args:
       text: what was measured and what is expected.
       samples: shape (seeds,), paired differences or ratios where two rules are compared. A single
         one, or equal ones, are taken as exact.
-      above: the claim says that the mean is above this.
-      below: the claim says that the mean is below this.
+      above: the mean is expected above this.
+      below: the mean is expected below this.
       ratio: whether to take the geometric mean, as befits ratios.
-      central: whether the verdict on the claim rests on it.
       form: how the numbers are written.
     """
     values = np.asarray(samples, float)
-    if not np.isfinite(values).all():
-        return Finding(text, math.nan, math.nan, math.nan, UNDECIDED, central, form)
-    values = np.log(values) if ratio else values
-    mean, half = values.mean(), 0.0
-    if len(values) > 1:
-        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-        half = quantile * values.std(ddof=1) / len(values) ** 0.5
-    three = np.asarray([mean, mean - half, mean + half])
-    value, low, high = (float(number) for number in (np.exp(three) if ratio else three))
+    if not np.isfinite(values).all() or (ratio and (values <= 0).any()):
+        return Finding(text, math.nan, math.nan, math.nan, UNDECIDED, form)
+    value, low, high = interval(np.log(values) if ratio else values, ratio=ratio)
     floor = -math.inf if above is None else above
     ceiling = math.inf if below is None else below
     if floor < low and high < ceiling:
@@ -124,12 +133,85 @@ def measured(
         verdict = FAILS
     else:
         verdict = UNDECIDED
-    return Finding(text, value, low, high, verdict, central, form)
+    return Finding(text, value, low, high, verdict, form)
+
+
+def claimed(
+    text: str,
+    samples: Sequence[float] | np.ndarray,
+    *,
+    least: float = 1.0,
+    means: str = "",
+    paper: Sequence[float] | None = None,
+) -> Finding:
+    """A claim of the paper's abstract, which the verdict rests on.
+
+    Args:
+      text: what is compared, and whose over whose; short, for the picture of all claims.
+      samples: how many times better than the rival, shape (seeds,); above 1 speaks for the paper.
+      least: the effect that the claim needs, below 1 where it is to be no worse than the rival.
+      means: the two numbers that are compared, in words.
+      paper: the lowest and the highest effect that the paper reports, if it has a number.
+    """
+    finding = measured(text, samples, above=least, ratio=True)
+    return dataclasses.replace(finding, least=least, means=means, paper=paper)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Effects against the logarithm of a size, as a straight line for each seed.
+
+    Attributes:
+      sizes: shape (sizes,).
+      effects: shape (seeds, sizes).
+    """
+
+    sizes: np.ndarray
+    effects: np.ndarray
+
+    @property
+    def growth(self) -> np.ndarray:
+        """What a tenfold size multiplies the effect by, shape (seeds,)."""
+        return np.exp(self._lines[0])
+
+    def at(self, sizes: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The line at other sizes: estimate and interval, shape (3, sizes)."""
+        slopes, shifts = self._lines
+        places = np.log10(sizes) - np.log10(self.sizes).mean()
+        return np.asarray([interval(shifts + slopes * place, ratio=True) for place in places]).T
+
+    def grows(self, step: str) -> Finding:
+        """Whether effects grow with the size; `step` says in words what a tenfold one is."""
+        pairs = zip(self.sizes, np.exp(np.log(self.effects).mean(axis=0)), strict=True)
+        effects = ", ".join(f"{effect:.2f} at {size:.0f}" for size, effect in pairs)
+        return measured(
+            f"what {step} multiplies the effect by, above 1 if it grows ({effects})",
+            self.growth,
+            above=1,
+            ratio=True,
+        )
+
+    @property
+    def _lines(self) -> tuple[np.ndarray, np.ndarray]:
+        places = np.log10(self.sizes)
+        slopes, shifts = np.polyfit(places - places.mean(), np.log(self.effects).T, 1)
+        return slopes, shifts
+
+
+def interval(samples: np.ndarray, *, ratio: bool = False) -> tuple[float, float, float]:
+    """The mean with its 95 % interval (Student's t); of logarithms for a ratio, and back."""
+    mean, half = samples.mean(), 0.0
+    if len(samples) > 1:
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(samples) - 1)
+        half = quantile * samples.std(ddof=1) / len(samples) ** 0.5
+    three = np.asarray([mean, mean - half, mean + half])
+    value, low, high = (float(number) for number in (np.exp(three) if ratio else three))
+    return value, low, high
 
 
 def overall(findings: Iterable[Finding]) -> str:
-    """The verdict on a claim: it holds if all its central findings do, and fails if one does."""
-    verdicts = {finding.verdict for finding in findings if finding.central}
+    """The verdict on a paper: it holds if all its claims do, and fails if one does."""
+    verdicts = {finding.verdict for finding in findings if finding.least is not None}
     if FAILS in verdicts:
         return FAILS
     return UNDECIDED if UNDECIDED in verdicts else HOLDS
@@ -206,9 +288,10 @@ class Record:
       protocol: how it was measured, in paragraphs.
       findings: what was measured.
       verdict: on the claim.
-      seconds: how long the script ran.
+      seconds: of processor time that the script took.
       machine: where.
       share: of the full experiment.
+      source: title, address and year of a paper other than the rule's own that makes the claim.
     """
 
     rule: str
@@ -219,6 +302,13 @@ class Record:
     seconds: float
     machine: str
     share: float
+    source: Sequence[str] | None = None
+
+    @property
+    def paper(self) -> Sequence[str]:
+        """Title, address and year of the paper that makes the claim."""
+        entry = optzoo.REGISTRY[self.rule]
+        return self.source or (entry.title, entry.url, str(entry.year))
 
     @classmethod
     def load(cls, path: Path) -> "Record":
@@ -241,13 +331,14 @@ def told(docstring: str) -> tuple[str, str]:
 Experiment = Callable[[Budget], tuple[list[Finding], Any]]
 
 
-def main(rule: str, experiment: Experiment) -> None:
+def main(rule: str, experiment: Experiment, *, source: Sequence[str] | None = None) -> None:
     """Runs a claim's experiment from the command line; writes its figure and its record.
 
     Args:
       rule: the optimizer's name in the registry, which leads to the paper.
       experiment: budget -> findings and a Matplotlib figure. The docstring of its module is the
         claim, a sentence, and the protocol.
+      source: as in `Record`.
     """
     module = inspect.getmodule(experiment)
     title, protocol = told(module.__doc__)
@@ -259,11 +350,11 @@ def main(rule: str, experiment: Experiment) -> None:
         parser.error(f"--share must be above 0 and at most 1, not {options.share:g}")
     options.out.mkdir(parents=True, exist_ok=True)
 
-    start = time.perf_counter()
+    start = time.process_time()
     findings, figure = experiment(Budget(options.share))
     stem = options.out / Path(module.__file__).stem
     figure.savefig(stem.with_suffix(".png"), dpi=110)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     record = Record(
         rule=rule,
         title=title,
@@ -273,14 +364,15 @@ def main(rule: str, experiment: Experiment) -> None:
         seconds=seconds,
         machine=f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
         share=options.share,
+        source=source,
     )
     record.save(stem.with_suffix(".json"))
 
-    paper = optzoo.REGISTRY[rule]
-    print(f"{title}\n{paper.title} ({paper.year}), {paper.url}\n")
+    paper, url, year = record.paper
+    print(f"{title}\n{paper} ({year}), {url}\n")
     for finding in findings:
-        print(f"  {finding.verdict}: {finding.text}: {finding.numbers}")
+        print(f"  {finding.verdict}: {finding.statement}: {finding.numbers}")
     print(f"\nVerdict: {record.verdict}")
     if options.share < 1:
         print(f"(a trial with {options.share:g} of the steps and two seeds, no evidence)")
-    print(f"{seconds:.0f} s, {stem.with_suffix('.png')}")
+    print(f"{seconds:.0f} s of processor time, {stem.with_suffix('.png')}")

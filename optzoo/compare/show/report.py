@@ -1,9 +1,10 @@
 """The report: one HTML file that holds everything it shows and opens without a network."""
 
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +23,8 @@ from optzoo.compare.read.tables import Tables
 from optzoo.compare.read.verdict import aligned, verdict
 from optzoo.compare.show import export
 from optzoo.compare.show.figures.charts import BY_PROBLEM, OVERALL
-from optzoo.compare.show.figures.form import colours
+from optzoo.compare.show.figures.form import LABEL_HEIGHT, LETTER_WIDTH, PALETTE, labels
+from optzoo.compare.show.figures.overall import ROW_HEIGHT
 from optzoo.compare.show.figures.paths import path_chart
 from optzoo.compare.show.figures.problem import loss_curves, rate_curves
 
@@ -67,47 +69,69 @@ def html(results: Tables, changes: list[list[str]] | None = None) -> str:
       results: what it shows.
       changes: rows of `pairing.changes`, header first, where it shows two comparisons.
     """
-    figures = {name: chart.draw(results) for name, chart in OVERALL.items()}
-    sections = []
-    for i, problem in enumerate(results.problems):
-        figures[f"loss-{i}"] = loss_curves(results, problem)
-        figures[f"clock-{i}"] = _sharing(
-            loss_curves(results, problem, clock=True), figures[f"loss-{i}"]
-        )
-        figures[f"rate-{i}"] = rate_curves(results, problem)
-        if path := path_chart(results, problem):
-            figures[f"path-{i}"] = path
-        sections.append(_section(results, problem, i, drawn="path" if path else ""))
+    overall = {name: chart.figure(results) for name, chart in OVERALL.items()}
+    charts = "".join(
+        _chart([name], overall[name], chart.caption, f"{chart.title}. {_reading(overall[name])}")
+        for name, chart in OVERALL.items()
+    )
+    sections = [_section(results, problem, i) for i, problem in enumerate(results.problems)]
     first, *rest = verdict(results)
-    template = Template((files("optzoo.compare.show") / "template.html").read_text("utf-8"))
-    links = [f'<a href="#problem-{i}">{escape(p)}</a>' for i, p in enumerate(results.problems)]
-    return template.substitute(
+    room = files("optzoo.compare.show")
+    links = [
+        f'<a href="#problem-{i}" data-problem="{i}">{escape(problem)}</a>'
+        for i, problem in enumerate(results.problems)
+    ]
+    return Template((room / "template.html").read_text("utf-8")).substitute(
         lead=escape(first),
         verdict="".join(f"<li>{escape(sentence)}</li>" for sentence in rest),
         navigation="".join(links),
         changes=_changes(changes),
         ranking=_ranking(results),
         reference=REFERENCE,
-        charts="".join(_chart([name], chart.caption) for name, chart in OVERALL.items()),
+        charts=charts,
         sections="".join(sections),
         protocol=_protocol(results),
         date=escape(results.about["date"]),
-        figures=json.dumps(figures, separators=(",", ":")).replace("<", "\\u003c"),
+        names=_json(
+            {
+                "optimizers": _optimizers(results),
+                "problems": results.problems,
+                "labels": [*labels(_optimizers(results)).values()],
+                "palette": PALETTE,
+                "sizes": {"letter": LETTER_WIDTH, "label": LABEL_HEIGHT, "row": ROW_HEIGHT},
+            }
+        ),
+        figures=_figures("", overall),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
+        script=(room / "page.js").read_text("utf-8"),
     )
 
 
-def _sharing(figure: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The figure with places in the other one for heights that both have: half of its size."""
-    for trace in figure["data"]:
-        trace["y"] = next(
-            place for place, twin in enumerate(other["data"]) if twin["y"] == trace["y"]
-        )
-    return figure
+def _optimizers(results: Tables) -> list[str]:
+    """The optimizers in the order of the ranking, by whose places the page knows them."""
+    return results.ranking["optimizer"].tolist()
 
 
-def _chart(names: list[str], caption: str) -> str:
-    """A figure; of several charts one is shown, and buttons choose which."""
+def _figures(place: Any, figures: dict[str, dict[str, Any]]) -> str:
+    """Figures as data that the page reads when they come into view.
+
+    Lists that traces share, such as the steps of all curves, stand there once.
+    """
+    lists: dict[tuple[Any, ...], int] = {}
+    for figure in figures.values():
+        for trace in figure["data"]:
+            for axis in "xy":
+                trace[axis] = lists.setdefault(tuple(trace[axis]), len(lists))
+    data = _json({"lists": list(lists), "figures": figures})
+    return f'<script type="application/json" id="data{place}">{data}</script>'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _chart(names: list[str], figure: dict[str, Any], caption: str, words: str) -> str:
+    """A figure, and what it shows in words; of several charts one is shown, by buttons."""
     buttons = ""
     if len(names) > 1:
         buttons = "".join(
@@ -118,11 +142,26 @@ def _chart(names: list[str], caption: str) -> str:
     return (
         f"<figure><figcaption>{escape(caption)}</figcaption>"
         f'<div class="switch">{buttons}</div>'
-        f'<div class="chart" id="{names[0]}" data-shows="{names[0]}"></div></figure>'
+        f"{_canvas(names[0], figure, words)}</figure>"
     )
 
 
 SWITCHES = {"loss": "gradients", "clock": "seconds"}
+
+
+def _canvas(name: str, figure: dict[str, Any], words: str) -> str:
+    return (
+        f'<div class="chart" id="{name}" data-shows="{name}" role="img" '
+        f'aria-label="{escape(words)}" style="height:{figure["layout"]["height"]}px"></div>'
+    )
+
+
+def _reading(figure: dict[str, Any]) -> str:
+    """What a chart over all problems says to those who do not see it."""
+    if "ends" not in figure:
+        return "The table of the ranking has its numbers."
+    ends = sorted(figure["ends"].items(), key=lambda end: -end[1])[: len(PALETTE)]
+    return "The highest at its right end: " + ", ".join(f"{name} {y:.0%}" for name, y in ends)
 
 
 def _changes(rows: list[list[str]] | None) -> str:
@@ -130,12 +169,16 @@ def _changes(rows: list[list[str]] | None) -> str:
         return ""
     head, *body = rows
     cells = [[escape(cell) for cell in row] for row in body]
-    table = _table(head, cells) if cells else "<p>They share no pair of optimizer and problem.</p>"
+    table = (
+        _table("What changed", head, cells)
+        if cells
+        else "<p>They share no pair of optimizer and problem.</p>"
+    )
     return f"<h2>What changed</h2>{table}"
 
 
 def _ranking(results: Tables) -> str:
-    problems, palette = results.problems, colours(results)
+    problems = results.problems
     table = results.table.set_index(["optimizer", "problem"])
     head = ["optimizer", "mean rank", "ties", "at default rate", "solved", "speed"]
     head += ["gradients a step", "step cost", "state", "usable rates", "diverged", *problems]
@@ -143,7 +186,7 @@ def _ranking(results: Tables) -> str:
     rows = []
     for row, ties in zip(ranking.itertuples(), aligned(ranking["ties"]), strict=True):
         cells = [
-            _name(row.optimizer, palette),
+            f'<button type="button" aria-pressed="false">{_name(row.optimizer)}</button>',
             f'<span class="pair">{row.rank:.1f} '
             f"<small>({row.rank_low:.1f}–{row.rank_high:.1f})</small></span>",
             f'<span class="ties">{ties}</span>',
@@ -167,24 +210,29 @@ def _ranking(results: Tables) -> str:
                 f"{at['rank']:.0f}</span> <small>{_number(at['test_loss'])}</small></span>"
             )
         rows.append(cells)
-    return _table(head, rows)
+    return _table("Ranking", head, rows, range(len(rows)), len(head) - len(problems))
 
 
-def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
+def _section(results: Tables, problem: str, index: int) -> str:
+    places = {name: place for place, name in enumerate(_optimizers(results))}
     details = results.about["problems"][problem]
     table = results.table[results.table["problem"] == problem]
     table = table.sort_values(["rank", "test_loss"])
     extra = [c for c in table if c.startswith("test_") and c not in ("test_loss", "test_spread")]
     extra = [column for column in extra if table[column].notna().any()]
+    lengths = ["steps_to_target"]
+    # Where every step costs one gradient, steps say it all.
+    if (table["gradients"] > table["steps"]).any():
+        lengths = ["steps", *lengths, "gradients_to_target"]
     head = ["optimizer", "rank", "best rate", "× default", "test loss", "± seeds"]
     head += [column.replace("_", " ") for column in extra]
-    head += ["solved", "steps", "gradients", "steps to target", "gradients to target"]
+    head += ["solved", *(column.replace("_", " ") for column in lengths)]
     head += ["µs a step", "state", "diverged", "progress by rate"]
     rows = []
     for row in table.to_dict("records"):
         edge = ' <abbr title="the outermost rate tried">edge</abbr>' if row["edge"] else ""
         cells = [
-            _name(row["optimizer"], colours(results)),
+            _name(row["optimizer"]),
             f"{row['rank']:.0f}",
             f"{row['learning_rate']:.3g}{edge}",
             f"{row['multiple']:.3g}",
@@ -192,32 +240,39 @@ def _section(results: Tables, problem: str, index: int, *, drawn: str) -> str:
             _number(row["test_spread"], ".2g"),
             *(_number(row[column]) for column in extra),
             f"{row['solved']:.0%}",
-            *(
-                _number(row[column], ".0f")
-                for column in ("steps", "gradients", "steps_to_target", "gradients_to_target")
-            ),
+            *(_number(row[column], ".0f") for column in lengths),
             _number(1e6 * row["step_seconds"]),
             _number(row["state_ratio"], ".1f", "×"),
             f"{row['diverged']:.0%}",
             _strip(results, problem, row["optimizer"]),
         ]
         rows.append(cells)
-    charts = _chart([f"loss-{index}", f"clock-{index}"], BY_PROBLEM["losses"].caption)
-    charts += _chart([f"rate-{index}"], BY_PROBLEM["rates"].caption)
-    if drawn:
+    figures = {
+        f"loss-{index}": loss_curves(results, problem),
+        f"rate-{index}": rate_curves(results, problem),
+    }
+    there = "The table below has the numbers."
+    charts = ""
+    for (name, figure), chart in zip(figures.items(), BY_PROBLEM.values(), strict=True):
+        names = [name, f"clock-{index}"] if "clock" in figure else [name]
+        charts += _chart(names, figure, chart.caption, f"{problem}: {chart.title}. {there}")
+    if path := path_chart(results, problem):
+        figures[f"path-{index}"] = path
+        words = f"{problem}: paths of the highlighted optimizers. {there}"
         charts += f"""<figure><figcaption>The paths of the first seed, at everybody's best learning
 rate, over the logarithm of the loss.</figcaption>
 <div class="player"><button type="button" data-plays="path-{index}">play</button>
-<input type="range" min="0" aria-label="checkpoint" data-moves="path-{index}"><output></output>
-</div>
-<div class="chart" id="path-{index}" data-shows="path-{index}"></div></figure>"""
+<input type="range" min="0" aria-label="checkpoint" data-moves="path-{index}"
+max="{len(path["frames"]) - 1}" value="{len(path["frames"]) - 1}"><output></output></div>
+{_canvas(f"path-{index}", path, words)}</figure>"""
     return f"""
-<section id="problem-{index}">
+<section id="problem-{index}" data-problem="{index}">
 <h2>{escape(problem)}</h2>
 <p>{escape(details["summary"])}. {details["steps"]} gradients a run; counts as solved at a loss of
 {details["target"]:.4g}.</p>
 <div class="charts">{charts}</div>
-{_table(head, rows)}
+{_table(problem, head, rows, [places[name] for name in table["optimizer"]])}
+{_figures(index, figures)}
 </section>"""
 
 
@@ -226,17 +281,18 @@ def _strip(results: Tables, problem: str, optimizer: str) -> str:
     frame = results.frame[results.frame["problem"] == problem]
     lowest = frame["validation_loss"].where(np.isfinite(frame["validation_loss"])).min()
     start = frame["initial_loss"].mean()
-    squares = []
+    squares, words = [], []
     for rate, group in frame[frame["optimizer"] == optimizer].groupby("learning_rate"):
         loss = group["validation_loss"].mean(skipna=False)
         share = (start - loss) / (start - lowest) if np.isfinite(loss) and start > lowest else -1
-        label = f"learning rate {rate:.3g}: loss {loss:.3g}"
+        words.append(f"{loss:.3g} at {rate:.3g}")
         kinds = ["square"]
         kinds += ["own"] if (group["multiple"] == 1).any() else []
         kinds += [] if share > 0 else ["failed"]
         style = f"--share:{max(share, 0):.2f}"
-        squares.append(f'<i class="{" ".join(kinds)}" style="{style}" title="{label}"></i>')
-    return f'<span class="strip">{"".join(squares)}</span>'
+        squares.append(f'<i class="{" ".join(kinds)}" style="{style}" title="{words[-1]}"></i>')
+    spoken = f"losses by learning rate: {', '.join(words)}"
+    return f'<span class="strip" role="img" aria-label="{spoken}">{"".join(squares)}</span>'
 
 
 def _protocol(results: Tables) -> str:
@@ -284,21 +340,51 @@ def _protocol(results: Tables) -> str:
     return f"<dl>{rows}{command if about['command'] else ''}</dl>"
 
 
-def _name(optimizer: str, palette: dict[str, str]) -> str:
-    colour = palette.get(optimizer, "transparent")
-    return f'<b class="name"><i class="dot" style="background:{colour}"></i>{escape(optimizer)}</b>'
+def _name(optimizer: str) -> str:
+    name = escape(optimizer).replace("(", "(<wbr>")
+    return f'<b class="name"><i class="dot"></i><span>{name}</span></b>'
 
 
 def _number(value: float, spec: str = ".3g", unit: str = "") -> str:
     return "–" if pd.isna(value) else format(value, spec) + unit
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of ready-made HTML cells; the header is plain text."""
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    table = f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll" tabindex="0">{table}</div>'
+def _table(
+    title: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    optimizers: Iterable[int] | None = None,
+    first_problem: int | None = None,
+) -> str:
+    """A table of ready-made HTML cells; the header is plain text.
+
+    Args:
+      title: what it is a table of.
+      head, rows: its cells; the first one of a row is the row's header.
+      optimizers: the places of the optimizers that the rows are about.
+      first_problem: the first column that is about a problem, as are those behind it.
+    """
+
+    def cell(tag: str, column: int, content: str) -> str:
+        about = ""
+        if first_problem is not None and column >= first_problem:
+            about = f' data-problem="{column - first_problem}"'
+        return f"<{tag}{about}>{content}</{tag.partition(' ')[0]}>"
+
+    titles = "".join(cell('th scope="col"', i, escape(text)) for i, text in enumerate(head))
+    body = ""
+    places = itertools.repeat(None) if optimizers is None else optimizers
+    for row, place in zip(rows, places, strict=False):
+        about = "" if place is None else f' data-optimizer="{place}"'
+        cells = "".join(cell("td" if i else 'th scope="row"', i, c) for i, c in enumerate(row))
+        body += f"<tr{about}>{cells}</tr>"
+    table = (
+        f"<table><caption>{escape(title)}</caption><thead><tr>{titles}</tr></thead>"
+        f"<tbody>{body}</tbody></table>"
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">{table}</div>'
+    )
 
 
 def _replace(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import random
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, array_types
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec, Sharding
 from jaxlib.version import __version__ as jaxlib_version
 
@@ -23,6 +23,8 @@ SETTINGS = ("jax_default_matmul_precision", "jax_enable_x64", "jax_random_seed_o
 DIFFERENTIABLE = {"checkpoint", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 # Machine code from elsewhere, known by nothing but its name.
 FOREIGN = {"ffi_call"}
+# Some versions of JAX keep literals in a class of their own.
+ARRAYS = (np.ndarray, np.generic, jax.Array, *array_types)
 GENERATORS = (random.threefry_prng_impl, random.rbg_prng_impl, random.unsafe_rbg_prng_impl)
 # Their text says everything, and the same in every process.
 PRINTED = (
@@ -92,7 +94,7 @@ class _Reader:
             return self._primitive(value)
         if isinstance(value, enum.Enum):
             return f"{kind}({value.name})"
-        if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        if isinstance(value, ARRAYS):
             return self._array(value, owner)
         if isinstance(value, float):
             # Subclasses print otherwise, and have a dtype, which the program's types tell.

@@ -1,6 +1,6 @@
 """Entropy-SGD: each step goes to where an inner loop of noisy steps has been on average."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from optzoo.primitives.base import (
     Count,
     Decay,
     DType,
+    Key,
     LearningRate,
     NonNegative,
     Positive,
@@ -72,7 +73,7 @@ def entropy_sgd(
     nesterov: bool = True,
     averaging: Decay = 0.75,
     weight_decay: NonNegative = 0.0,
-    key: Any = None,
+    key: Key | None = None,
     mu_dtype: DType = None,
 ) -> optax.GradientTransformation:
     """SGD on local entropy: every `period` steps the weights go to the mean of an inner loop.

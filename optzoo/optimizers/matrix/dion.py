@@ -3,13 +3,13 @@
 from functools import partial
 from typing import Annotated
 
-import jax
 import optax
 
 from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import (
     DType,
     Fraction,
+    Key,
     LearningRate,
     Mask,
     NonNegative,
@@ -32,7 +32,7 @@ def scale_by_dion(
     power_iters: Annotated[int, Range("[1, inf)")] = 1,
     eps: NonNegative = 1e-8,
     longer_first: bool = True,
-    key: int | jax.Array = 0,
+    key: Key = 0,
     scale: Scale = "rms_to_rms",
     axes: AxesLike = None,
     mu_dtype: DType = None,
@@ -72,7 +72,7 @@ def dion(
     power_iters: Annotated[int, Range("[1, inf)")] = 1,
     eps: NonNegative = 1e-8,
     longer_first: bool = True,
-    key: int | jax.Array = 0,
+    key: Key = 0,
     scale: Scale = "rms_to_rms",
     weight_decay: NonNegative = 0.01,
     mask: Mask = None,

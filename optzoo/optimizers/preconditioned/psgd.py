@@ -8,6 +8,7 @@ from optzoo.primitives.axes import AxesLike
 from optzoo.primitives.base import (
     Decay,
     Fraction,
+    Key,
     LearningRate,
     Mask,
     NonNegative,
@@ -49,7 +50,7 @@ def scale_by_psgd(
     max_size: Size | None = None,
     max_skew: Skew = 1.0,
     bound: Bound | None = None,
-    key: Any = None,
+    key: Key | None = None,
     axes: AxesLike = None,
 ) -> optax.GradientTransformation:
     """The direction of `psgd`; see there for the arguments."""
@@ -113,7 +114,7 @@ def psgd(
     weight_decay: NonNegative = 0.0,
     mask: Mask = None,
     bound: Bound | None = None,
-    key: Any = None,
+    key: Key | None = None,
     axes: AxesLike = None,
 ) -> optax.GradientTransformation:
     """Whitens gradients by a Kronecker preconditioner that follows them by products alone.

@@ -35,7 +35,7 @@ def needs_params(subject: Subject) -> str:
 
 
 @check(
-    "without value, value_fn, outputs_fn, loss_fn or gradients update works, or names the missing",
+    "without the loss, its functions or several gradients update works, or names the missing",
     "tx.update(grads, tx.init(params), params)",
 )
 def needs_arguments(subject: Subject) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optzoo.testing import mesh as meshes
 from optzoo.testing.check import DoesNotApply, check, fail
@@ -176,7 +177,7 @@ def linen_metadata(subject: Subject) -> None:
         return jax.tree.map(lambda x: nn.LogicallyPartitioned(x, AXES[: x.ndim]), tree)
 
     host, (host_gradients, *_) = meshes.host_trees()
-    expected = subject.run(host, [host_gradients]).updates[0]
+    expected = subject.run_compiled(host, [host_gradients]).updates[0]
     params, gradients = boxed(host), boxed(host_gradients)
     specs = nn.get_partition_spec(jax.eval_shape(subject.tx.init, params))
     shardings = nn.logical_to_mesh_sharding(specs, _mesh(), [(axis, axis) for axis in AXES])
@@ -184,8 +185,9 @@ def linen_metadata(subject: Subject) -> None:
     for path, leaf in leaves_with_path(nn.unbox(inside)):
         if len(leaf.sharding.spec) > leaf.ndim:
             fail(f"the state leaf {path} of shape {leaf.shape} has the spec {leaf.sharding.spec}")
-    for state in (inside, subject.tx.init(params)):
-        updates, _ = jax.jit(subject.update)(gradients, state, params)
+    step = jax.jit(subject.update)
+    for state in (inside, jax.device_put(subject.tx.init(params), shardings)):
+        updates, _ = step(gradients, state, params)
         same_structure("the updates", updates, params)
         agree("of boxed parameters the updates", nn.unbox(updates), expected, rtol=1e-3)
 
@@ -200,8 +202,10 @@ def nnx_metadata(subject: Subject) -> None:
     mesh = _mesh()
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     host, (gradients, *_) = meshes.host_trees()
-    expected = subject.run(host, [gradients]).params
+    expected = subject.run_compiled(host, [gradients]).params
     host = jax.device_put(host, everywhere)
+    # It hands over what the rule asks for.
+    tx = optax.GradientTransformation(subject.tx.init, subject.update)
 
     def annotated(tree):
         if isinstance(tree, dict):
@@ -210,16 +214,20 @@ def nnx_metadata(subject: Subject) -> None:
 
     def create():
         model = annotated(host)
-        return model, nnx.Optimizer(model, subject.tx, wrt=nnx.Param)
+        return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer, gradients):
+        boxed = nnx.state(model, nnx.Param)
+        nnx.replace_by_pure_dict(boxed, gradients)
+        optimizer.update(model, boxed)
 
     with jax.set_mesh(mesh):
         for made in (create, nnx.jit(create)):
             model, optimizer = made()
             state = nnx.state(optimizer)
-            jax.device_put(state, nnx.get_named_sharding(state, mesh))
-            boxed = nnx.state(model, nnx.Param)
-            nnx.replace_by_pure_dict(boxed, jax.device_put(gradients, everywhere))
-            optimizer.update(model, boxed)
+            nnx.update(optimizer, jax.device_put(state, nnx.get_named_sharding(state, mesh)))
+            step(model, optimizer, jax.device_put(gradients, everywhere))
             got = nnx.to_pure_dict(nnx.state(model))
             agree("of annotated parameters the next", jax.device_get(got), expected, rtol=1e-3)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.read.tables import Tables
+from optzoo.compare.show.figures.form import colours, painted
 from optzoo.compare.show.figures.overall import (
     budget_chart,
     profile_chart,
@@ -19,14 +21,19 @@ class Chart:
     """A chart.
 
     Attributes:
-      draw: makes its figure from the results (and a problem, if it is one problem's).
+      figure: makes its figure from the results (and a problem, if it is one problem's), in which
+        nobody is highlighted.
       title: a few words.
       caption: how to read it.
     """
 
-    draw: Callable[..., dict[str, Any]]
+    figure: Callable[..., dict[str, Any]]
     title: str
     caption: str
+
+    def draw(self, results: Tables, *problem: str) -> dict[str, Any]:
+        """The figure with the best-ranked optimizers highlighted."""
+        return painted(self.figure(results, *problem), colours(results))
 
 
 OVERALL = {
@@ -60,7 +67,7 @@ BY_PROBLEM = {
         loss_curves,
         "validation loss",
         "Loss during training, at everybody's best learning rate. Line: median of the seeds; band: "
-        "all seeds; grey: the other optimizers.",
+        "all seeds; grey: those not highlighted.",
     ),
     "rates": Chart(
         rate_curves,

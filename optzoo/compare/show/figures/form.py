@@ -1,9 +1,22 @@
 """What all figures share: colours, sizes, and names at the ends of lines.
 
-Figures are plain Plotly figures (dictionaries). Colours that depend on the page's theme are the
-names `$ink`, `$muted` and `$page`, which the page replaces by its own.
+Figures are plain Plotly figures (dictionaries) in which nobody is highlighted yet; `painted` does
+that here, and `page.js` on the report's page, where readers choose. For both of them:
+
+- The optimizer that a trace belongs to is its `meta`; its colour, `$own`, is that of a highlighted
+  one or `$muted`. Other colours that depend on the page's theme are `$ink`, `$page`, `$accent`.
+- `lit`: what changes in the traces of a highlighted optimizer, which come to lie on top.
+- A trace with `only` is there for a highlighted optimizer only: a band, a path.
+- `ends`: where the lines of each optimizer end, for its name to stand beside it.
+- `best`: who is drawn in `$ink` where no colour is left.
+- `rows`: the optimizers that have a row of their own, from the top.
+- `clock`: the title of an axis of seconds, for which every trace has its `pace`, seconds a step.
 """
 
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +28,61 @@ PALETTE = ("#1F83C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # What the names of colours mean on paper and in notebooks; the report's page has its own.
 THEME = {"$ink": "#1c2330", "$muted": "#9aa3af", "$page": "#ffffff", "$accent": "#0072b2"}
 HEIGHT, LABEL_HEIGHT, LETTER_WIDTH = 340, 15, 7
+LINE: dict[str, Any] = {"line": {"color": "$own", "width": 1}, "opacity": 0.55}
+LIT: dict[str, Any] = {"line": {"color": "$own", "width": 2.25}, "opacity": 1}
+LONGEST_LABEL = 26
+OPTIONS = re.compile(r"\w+=[^()]*")
 
 
 def colours(results: Tables) -> dict[str, str]:
     """A colour for each of the best-ranked optimizers, the same in every chart."""
     return dict(zip(results.ranking["optimizer"], PALETTE, strict=False))
+
+
+def painted(figure: dict[str, Any], palette: Mapping[str, str]) -> dict[str, Any]:
+    """A figure with the optimizers of a palette in their colours, on top of the others."""
+    own = {figure["best"]: "$ink"} | dict(palette) if "best" in figure else palette
+    traces = []
+    for trace in figure["data"]:
+        colour = own.get(trace.get("meta"))
+        if "only" in trace and not colour:
+            continue
+        lit = figure.get("lit", {}) if colour and "only" not in trace else {}
+        text = json.dumps({k: v for k, v in (trace | lit).items() if k not in ("only", "pace")})
+        traces.append(json.loads(text.replace('"$own"', json.dumps(colour or "$muted"))))
+    traces.sort(key=lambda trace: trace.get("meta") in own)
+    layout = figure["layout"]
+    if "ends" in figure:
+        short = labels(figure["ends"])
+        ends = [(y, short[name], own[name]) for name, y in figure["ends"].items() if name in own]
+        layout = layout | {
+            "annotations": end_labels(ends, layout["yaxis"]["range"]),
+            "margin": layout["margin"] | {"r": label_room(ends)},
+        }
+    return figure | {"data": traces, "layout": layout}
+
+
+def labels(names: Iterable[str]) -> dict[str, str]:
+    """Names as they stand beside charts, to which long ones would leave no room.
+
+    A long one loses its options, or something in its middle where another name would then look
+    the same.
+    """
+    shorter = {name: _shorter(name) for name in names}
+    uses = Counter(label for found in shorter.values() for label in found)
+    return {
+        name: next((label for label in found if uses[label] == 1), found[0])
+        for name, found in shorter.items()
+    }
+
+
+def _shorter(name: str) -> list[str]:
+    if len(name) <= LONGEST_LABEL:
+        return [name]
+    bare = OPTIONS.sub("…", name)
+    heads = LONGEST_LABEL // 2, LONGEST_LABEL - 2, 1
+    cut = [f"{name[:head]}…{name[head + 1 - LONGEST_LABEL :]}" for head in heads]
+    return [bare, *cut] if len(bare) <= LONGEST_LABEL else cut
 
 
 def end_labels(ends: list[tuple[float, str, str]], span: list[float]) -> list[dict[str, Any]]:

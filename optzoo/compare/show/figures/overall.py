@@ -8,7 +8,7 @@ import pandas as pd
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.read.tables import FACTORS, Tables
 from optzoo.compare.read.verdict import aligned
-from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
+from optzoo.compare.show.figures.form import HEIGHT, LINE, LIT, labels, plain
 
 ROW_HEIGHT, LETTER = 22, 7.2
 
@@ -16,20 +16,18 @@ ROW_HEIGHT, LETTER = 22, 7.2
 def ranking_chart(results: Tables) -> dict[str, Any]:
     """Mean ranks, where they lie in nine of ten resamples of the seeds, and letters for ties."""
     ranking = results.ranking
-    palette = colours(results)
     data = []
     for height, row in zip(_heights(ranking), ranking.itertuples(), strict=True):
-        colour = palette.get(row.optimizer, "$muted")
         hover = (
             f"{row.optimizer}: mean rank {row.rank:.1f} ({row.rank_low:.1f} to "
             f"{row.rank_high:.1f})<extra></extra>"
         )
         span = {"x": [row.rank_low, row.rank_high], "y": [height, height], "mode": "lines"}
         dot = {"x": [row.rank], "y": [height], "mode": "markers"}
-        data.append(span | {"line": {"color": colour, "width": 4}, "opacity": 0.45})
-        data.append(dot | {"marker": {"color": colour, "size": 9}})
+        data.append(span | {"line": {"color": "$own", "width": 4}, "opacity": 0.45})
+        data.append(dot | {"marker": {"color": "$own", "size": 9}})
         for trace in data[-2:]:
-            trace["hovertemplate"] = hover
+            trace |= {"meta": row.optimizer, "hovertemplate": hover}
     axis = {"title": {"text": "mean rank (1 is best)"}, "range": [0.5, len(ranking) + 0.5]}
     figure = _rows(ranking["optimizer"].tolist(), data, axis)
     shown = aligned(ranking["ties"])
@@ -55,20 +53,19 @@ def speed_chart(results: Tables) -> dict[str, Any]:
     """Gradients to the target against the reference's: a dot a problem, a bar at the mean."""
     speeds = results.against_reference("gradients_to_target")
     names = [name for name in results.ranking["optimizer"] if speeds[name].notna().any()]
-    palette = colours(results)
     data: list[dict[str, Any]] = []
     for height, name in zip(range(len(names), 0, -1), names, strict=True):
         known = speeds[name].replace([0.0, np.inf], np.nan).dropna()
         if known.empty:
             continue
-        colour = palette.get(name, "$muted")
         mean = float(np.exp(np.log(known).mean()))
         data.append(
             {
                 "x": plain(known.to_numpy()),
                 "y": [height] * len(known),
                 "mode": "markers",
-                "marker": {"color": colour, "size": 8},
+                "meta": name,
+                "marker": {"color": "$own", "size": 8},
                 "opacity": 0.6,
                 "text": known.index.tolist(),
                 "hovertemplate": f"{name} on %{{text}}: %{{x:.2g}} times<extra></extra>",
@@ -79,7 +76,8 @@ def speed_chart(results: Tables) -> dict[str, Any]:
                 "x": [mean, mean],
                 "y": [height - 0.35, height + 0.35],
                 "mode": "lines",
-                "line": {"color": colour, "width": 4},
+                "meta": name,
+                "line": {"color": "$own", "width": 4},
                 "hovertemplate": f"{name}: {mean:.2g} times on average<extra></extra>",
             }
         )
@@ -102,7 +100,7 @@ def profile_chart(results: Tables) -> dict[str, Any]:
         "range": [0, float(np.log10(FACTORS[-1]))],
         **_factors(1, FACTORS[-1]),
     }
-    return _lines(results, results.profiles, axis, "share solved", "hv")
+    return _lines(results.profiles, axis, "share solved", "hv")
 
 
 def budget_chart(results: Tables) -> dict[str, Any]:
@@ -113,42 +111,33 @@ def budget_chart(results: Tables) -> dict[str, Any]:
         "range": [1, max(2, len(budgets))],
         "dtick": 1,
     }
-    return _lines(results, budgets, axis, "share of the progress", "linear")
+    return _lines(budgets, axis, "share of the progress", "linear")
 
 
-def _lines(
-    results: Tables, table: pd.DataFrame, xaxis: dict[str, Any], title: str, shape: str
-) -> dict[str, Any]:
-    """A line a column, the best-ranked coloured and on top, on an axis from 0 to 1."""
-    palette = colours(results)
-    names = sorted(table, key=lambda name: name in palette)
-    data, ends = [], []
-    for name in names:
-        colour = palette.get(name)
-        line = {"color": colour or "$muted", "width": 2.25 if colour else 1, "shape": shape}
-        data.append(
+def _lines(table: pd.DataFrame, xaxis: dict[str, Any], title: str, shape: str) -> dict[str, Any]:
+    """A line a column on an axis from 0 to 1."""
+    return {
+        "data": [
             {
                 "x": table.index.tolist(),
                 "y": plain(table[name].to_numpy()),
                 "mode": "lines",
-                "line": line,
-                "opacity": 1 if colour else 0.55,
+                "meta": name,
                 "hovertemplate": f"{name}: %{{y:.0%}} at %{{x:.3g}}<extra></extra>",
+                **LINE,
+                "line": LINE["line"] | {"shape": shape},
             }
-        )
-        if colour:
-            ends.append((float(table[name].iloc[-1]), name, colour))
-    span = [0.0, 1.03]
-    return {
-        "data": data,
+            for name in table
+        ],
+        "lit": LIT | {"line": LIT["line"] | {"shape": shape}},
+        "ends": {name: float(table[name].iloc[-1]) for name in table},
         "layout": {
             "height": HEIGHT,
-            "margin": {"l": 52, "r": label_room(ends), "t": 8, "b": 44},
+            "margin": {"l": 52, "r": 8, "t": 8, "b": 44},
             "showlegend": False,
             "hovermode": "closest",
-            "annotations": end_labels(ends, span),
             "xaxis": xaxis,
-            "yaxis": {"range": span, "tickformat": ".0%", "title": {"text": title}},
+            "yaxis": {"range": [0.0, 1.03], "tickformat": ".0%", "title": {"text": title}},
         },
     }
 
@@ -159,9 +148,11 @@ def _heights(rows: pd.DataFrame) -> range:
 
 def _rows(names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]) -> dict[str, Any]:
     """A chart with a row for each name, the first on top."""
-    widest = max((len(name) for name in names), default=0)
+    shown = [*labels(names).values()]
+    widest = max(map(len, shown), default=0)
     return {
         "data": data,
+        "rows": names,
         "layout": {
             "height": 64 + ROW_HEIGHT * len(names),
             "margin": {"l": 16 + LETTER * widest, "r": 12, "t": 8, "b": 44},
@@ -171,7 +162,7 @@ def _rows(names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]) -
             "yaxis": {
                 "range": [0.4, len(names) + 0.6],
                 "tickvals": list(range(len(names), 0, -1)),
-                "ticktext": names,
+                "ticktext": shown,
             },
         },
     }

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from optzoo.compare.read.tables import Tables
-from optzoo.compare.show.figures.form import HEIGHT, PALETTE, colours
+from optzoo.compare.show.figures.form import HEIGHT, labels
 from optzoo.compare.work.relief import RESOLUTION
 
 
 def path_chart(results: Tables, problem: str) -> dict[str, Any] | None:
-    """Where the best-ranked optimizers went on a landscape, at their best learning rates, seed 0.
+    """Where optimizers went on a landscape, at their best learning rates, seed 0.
 
     `frames` counts the checkpoints, so that the page can draw the paths up to any of them. None
     where the problem is no landscape.
@@ -19,7 +19,6 @@ def path_chart(results: Tables, problem: str) -> dict[str, Any] | None:
     if details["relief"] is None:
         return None
     left, right, bottom, top = details["box"]
-    palette = colours(results)
     table = results.table[results.table["problem"] == problem].set_index("optimizer")
     data: list[dict[str, Any]] = [
         {
@@ -35,8 +34,8 @@ def path_chart(results: Tables, problem: str) -> dict[str, Any] | None:
             "colorscale": [[0, "$accent"], [1, "$page"]],
         }
     ]
-    for name in [name for name in palette if name in table.index][: len(PALETTE)]:
-        rate = table["learning_rate"][name]
+    short = labels(table.index)
+    for name, rate in table["learning_rate"].items():
         run = next(run for run in results.grids[problem, name].runs if run.rate == rate)
         x, y = (np.asarray(run.curves[axis], float) for axis in "xy")
         inside = np.isfinite(x) & np.isfinite(y)
@@ -45,9 +44,11 @@ def path_chart(results: Tables, problem: str) -> dict[str, Any] | None:
                 "x": [float(f"{v:.4g}") if ok else None for v, ok in zip(x, inside, strict=True)],
                 "y": [float(f"{v:.4g}") if ok else None for v, ok in zip(y, inside, strict=True)],
                 "mode": "lines+markers",
-                "name": name,
-                "line": {"color": palette[name], "width": 2},
-                "marker": {"color": palette[name], "size": 4},
+                "name": short[name],
+                "meta": name,
+                "only": True,
+                "line": {"color": "$own", "width": 2},
+                "marker": {"color": "$own", "size": 4},
                 "hovertemplate": f"{name}, learning rate {rate:.3g}<extra></extra>",
             }
         )

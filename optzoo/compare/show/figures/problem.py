@@ -4,19 +4,17 @@ from typing import Any
 
 import numpy as np
 
-from optzoo.compare.plan.contestants import paced
 from optzoo.compare.read.tables import Tables
-from optzoo.compare.show.figures.form import HEIGHT, colours, end_labels, label_room, plain
+from optzoo.compare.show.figures.form import HEIGHT, LINE, LIT, plain
 
 FLOOR = 1e-9
 
 
-def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[str, Any]:
+def loss_curves(results: Tables, problem: str) -> dict[str, Any]:
     """Validation loss against the gradients spent, everybody at its own best learning rate.
 
-    With `clock`, against the seconds that the steps take. The best-ranked optimizers are coloured
-    and named at the end of their lines, with a band that spans the seeds; the others are grey, and
-    tell their names under the pointer.
+    Highlighted optimizers are named at the end of their lines, with a band that spans the seeds;
+    the others are grey, and tell their names under the pointer.
     """
     spent = results.about["problems"][problem]["checkpoints"]
     table = results.table[results.table["problem"] == problem].set_index("optimizer")
@@ -28,28 +26,23 @@ def loss_curves(results: Tables, problem: str, *, clock: bool = False) -> dict[s
     traces = []
     for name, curves in lines.items():
         title = f"{name}, learning rate {table['learning_rate'][name]:.3g}"
-        tried = results.grids[problem, name]
-        pace = tried.step_seconds if clock else 1
-        x = [
-            float(f"{count * pace:.4g}")
-            for count in (paced(spent, tried.gradients) if clock else spent)
-        ]
-        if np.isfinite(pace):
-            traces.append((name, title, x, np.median(curves, axis=0), curves))
-    unit = "seconds of training a run, runs side by side" if clock else "gradients"
-    longest = max((x[-1] for _, _, x, _, _ in traces), default=1)
-    axis = {"title": {"text": unit}, "range": [0, longest]}
+        traces.append((name, title, spent, np.median(curves, axis=0), curves))
+    axis = {"title": {"text": "gradients"}, "range": [0, spent[-1]]}
     start = float(np.nanmax(losses[:, 0]))
-    figure, ends = _figure(results, problem, traces, axis, losses, start)
-    figure["layout"]["annotations"] = end_labels(ends, figure["layout"]["yaxis"]["range"])
-    figure["layout"]["margin"]["r"] = label_room(ends)
+    figure = _figure(results, problem, traces, axis, losses, start)
+    for trace in figure["data"]:
+        tried = results.grids[problem, trace["meta"]]
+        pace = tried.step_seconds / tried.gradients
+        trace["pace"] = float(f"{pace:.4g}") if np.isfinite(pace) else None
+    figure["clock"] = "seconds of training a run, runs side by side"
+    figure["ends"] = _ends(figure)
     return figure
 
 
 def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
     """Final validation loss against the learning rate, in multiples of each rule's own default.
 
-    Coloured as in `loss_curves`; a dot marks the best rate of a coloured line.
+    Highlighted as in `loss_curves`, with a dot at the best rate.
     """
     relative = results.about["grid"]["relative"]
     column = "multiple" if relative else "learning_rate"
@@ -71,12 +64,14 @@ def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
     }
     losses = frame["validation_loss"].to_numpy()
     start = float(frame["initial_loss"].max())
-    figure, _ = _figure(results, problem, traces, axis, losses, start)
-    for line in figure["data"]:
-        if "fill" not in line and line["line"]["color"] != "$muted":
-            best = min((y for y in line["y"] if y is not None), default=None)
-            sizes = [9 if y == best else 0 for y in line["y"]]
-            line |= {"mode": "lines+markers", "marker": {"size": sizes, "opacity": 1}}
+    figure = _figure(results, problem, traces, axis, losses, start)
+    for line in [line for line in figure["data"] if "only" not in line]:
+        known = [(y, x) for x, y in zip(line["x"], line["y"], strict=True) if y is not None]
+        if known:
+            y, x = min(known)
+            dot = {"x": [x], "y": [y], "mode": "markers", "marker": {"size": 9, "color": "$own"}}
+            shared = {name: line[name] for name in ("meta", "hovertemplate")}
+            figure["data"].append(dot | shared | {"only": True})
     return figure
 
 
@@ -87,13 +82,8 @@ def _figure(
     xaxis: dict[str, Any],
     losses: np.ndarray,
     start: float,
-) -> tuple[dict[str, Any], list[tuple[float, str, str]]]:
-    """Lines (name, hover title, x, y, y of every seed) on one loss axis.
-
-    Returns the figure, and where the coloured lines end: height on the axis, name, colour.
-    """
-    palette = colours(results)
-    palette.setdefault(results.best()[problem], "$ink")
+) -> dict[str, Any]:
+    """Lines (name, hover title, x, y, y of every seed) on one loss axis."""
     finite = losses[np.isfinite(losses)]
     bottom = float(finite.min()) if finite.size else 0.0
     logarithmic = bottom >= 0 and start > 20 * bottom
@@ -103,32 +93,24 @@ def _figure(
         low, high = bottom, start
     span = max(high - low, 1e-6)
     low, high = low - 0.04 * span, high + 0.08 * span
-    # The coloured lines come last, so that they lie on top.
-    traces = sorted(traces, key=lambda trace: trace[0] in palette)
     drawn: list[dict[str, Any]] = []
-    ends = []
     for name, title, x, y, every in traces:
-        colour = palette.get(name)
-        if colour and len(every) > 1:
-            drawn.append(_band(x, every, colour))
+        if len(every) > 1:
+            drawn.append(_band(x, every) | {"meta": name})
         drawn.append(
             {
                 "x": x,
                 "y": plain(np.maximum(y, FLOOR) if logarithmic else y),
                 "mode": "lines",
-                "name": name,
-                "line": {"color": colour or "$muted", "width": 2.25 if colour else 1},
-                "opacity": 1 if colour else 0.55,
+                "meta": name,
                 "hovertemplate": f"{title}<br>loss %{{y:.4g}} at %{{x}}<extra></extra>",
+                **LINE,
             }
         )
-        seen = np.flatnonzero(np.isfinite(y))
-        if colour and seen.size:
-            last = y[seen[-1]]
-            height = np.log10(max(last, FLOOR)) if logarithmic else last
-            ends.append((float(np.clip(height, low, high)), name, colour))
-    figure = {
+    return {
         "data": drawn,
+        "lit": LIT,
+        "best": results.best()[problem],
         "layout": {
             "height": HEIGHT,
             "margin": {"l": 44, "r": 8, "t": 8, "b": 44},
@@ -142,10 +124,21 @@ def _figure(
             },
         },
     }
-    return figure, ends
 
 
-def _band(x: list, every: np.ndarray, colour: str) -> dict[str, Any]:
+def _ends(figure: dict[str, Any]) -> dict[str, float]:
+    """Where on the axis of a figure the line of each optimizer ends."""
+    axis = figure["layout"]["yaxis"]
+    ends = {}
+    for line in figure["data"]:
+        seen = [y for y in line["y"] if y is not None]
+        if "only" not in line and seen:
+            height = np.log10(seen[-1]) if axis["type"] == "log" else seen[-1]
+            ends[line["meta"]] = float(np.clip(height, *axis["range"]))
+    return ends
+
+
+def _band(x: list, every: np.ndarray) -> dict[str, Any]:
     """The span of all seeds as a shaded outline."""
     inside = np.isfinite(every).all(axis=0)
     low, high = (np.maximum(f(every[:, inside], axis=0), FLOOR) for f in (np.min, np.max))
@@ -155,8 +148,9 @@ def _band(x: list, every: np.ndarray, colour: str) -> dict[str, Any]:
         "y": plain(np.concatenate([high, low[::-1]])),
         "mode": "lines",
         "fill": "toself",
-        "line": {"width": 0, "color": colour},
-        "fillcolor": colour,
+        "only": True,
+        "line": {"width": 0, "color": "$own"},
+        "fillcolor": "$own",
         "opacity": 0.1,
         "hoverinfo": "skip",
     }
