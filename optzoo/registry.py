@@ -65,8 +65,8 @@ class Entry:
       traits: what the signature does not tell; see `Trait`.
       kind: "optimizer", "wrapper" or "schedule".
       default: whether it belongs to a comparison that names no optimizers.
-      gradients: how many gradients (forward and backward passes of the same batch) a step costs; of
-        a wrapper, how many around a rule that takes one.
+      gradients: how many gradients (forward and backward passes of the same batch) a step costs at
+        most; of a wrapper, how many around a rule that takes one.
     """
 
     factory: Factory

@@ -129,6 +129,7 @@ def _unit(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     arxiv="2111.07058",
     code="https://github.com/sibirbil/SMB",
     traits=(Trait.VALUE, Trait.VALUE_FN, Trait.COUPLED, Trait.SHAPED),
+    gradients=2,
 )
 @transformation
 def smb(
