@@ -120,8 +120,8 @@ class Entry:
       traits: what the signature does not tell; see `Trait`.
       kind: "optimizer", "wrapper" or "schedule".
       default: whether it belongs to a comparison that names no optimizers.
-      gradients: how many gradients (forward and backward passes of the same batch) a step costs; of
-        a wrapper, how many around a rule that takes one.
+      gradients: how many gradients (forward and backward passes of the same batch) a step costs at
+        most; of a wrapper, how many around a rule that takes one.
       ranges: where to look for good values of its arguments, beside and instead of `RANGES`; None
         for what is not to be tuned.
     """
