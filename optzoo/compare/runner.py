@@ -64,8 +64,9 @@ def run(
       lrs: learning rates for everybody, or a `Grid`. Default: five multiples, a tenth to ten
         times, of each rule's own default (0.001 for a plug-in without one); while the best lies
         on the edge the grid grows by five more on that side, at most three times.
-      schedules: "constant", "cosine" (linear warm-up over a tenth of the steps, then cosine decay
-        to zero) or both: every rule takes part under each, except those that own their schedule.
+      schedules: "constant" and any others, "cosine" or "cyclical(period=50)": every rule takes
+        part under each, except those that own their schedule. Those with arguments are for rules
+        that are given by name.
       weight_decay: held at this value for every rule that has the argument. Default: each rule's
         own.
       seeds: how many seeds; runs with the same seed start equal and see the same batches.
