@@ -316,10 +316,7 @@ class _Reader:
                 if not callable(found):
                     raise ValueError(f"{name!r} is no function")
                 return replace(unpublished(found), kind=kind)
-            known = {**REGISTRY, **BASELINES}
-            if name not in known and name in REGISTRY.families:
-                raise ValueError(f"{name} is a family: name one of its members")
-            entry = named(kind, name, known)
+            entry = named(kind, name, {**REGISTRY, **BASELINES})
         except ValueError as error:
             self.fail(str(error), at)
         if entry.kind != kind:

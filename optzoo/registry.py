@@ -216,10 +216,13 @@ def named(kind: str, name: str, known: Mapping[str, V]) -> V:
     """known[name], for a name that somebody typed.
 
     Raises:
-      ValueError: if there is no such name; the message gives the nearest one.
+      ValueError: if there is no such name; the message gives the nearest one, or says that it is
+        a family's.
     """
     if name in known:
         return known[name]
+    if name in REGISTRY.families:
+        raise ValueError(f"{name} is a family: name one of its members")
     near = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     raise ValueError(f"unknown {kind} {name!r}: {hint}")

@@ -219,6 +219,8 @@ def test_list_and_show(capsys):
     assert name in capsys.readouterr().out
     assert call("show", name + "x") == 2
     assert "did you mean" in capsys.readouterr().err
+    assert call("show", REGISTRY[name].family) == 2
+    assert "is a family: name one of its members" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("width", [40, 80])

@@ -32,6 +32,8 @@ ELEMENTWISE = [
     for name, entry in optzoo.REGISTRY.optimizers.items()
     if not entry.traits & {Trait.SHAPED, Trait.COUPLED, Trait.RANDOM}
 ]
+COPIES = {"optimistic_adam": 1}
+"""Copies of a leaf: what is kept of the step before is needed beside what replaces it."""
 ORTHOGONAL = [
     name
     for name, entry in optzoo.REGISTRY.optimizers.items()
@@ -67,9 +69,10 @@ def arrays(name):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_an_element_wise_step_writes_each_array_once(name):
     kernels, temporaries = counts(name)
+    copies = COPIES.get(name, 0)
     # The CPU's compiler writes one array a kernel, and shares one intermediate of each leaf.
-    assert kernels <= arrays(name) + LEAVES + SCALARS
-    assert temporaries <= 1.05
+    assert kernels <= arrays(name) + (1 + copies) * LEAVES + SCALARS
+    assert temporaries <= 1.05 + copies
 
 
 def state_numbers(tx):

@@ -73,6 +73,9 @@ def test_a_report_counts_and_prints_what_it_found():
     table = broken.table(width=60)
     assert all(len(line) <= 60 for line in table.splitlines())
     assert "✗ empty_tree" in table and "IndexError" in table and "tx.update({}" in table
+    # Where there is little room, what was found stands below the check's name.
+    *narrow, _ = broken.table(width=30).splitlines()
+    assert "✗ empty_tree" in narrow and all(len(line) <= 30 for line in narrow)
 
 
 def test_what_is_no_transformation_is_refused():

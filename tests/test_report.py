@@ -31,7 +31,12 @@ def results():
 
     grids = {
         (problem, name): Tried(
-            name, [trained(place, r, s) for r in RATES for s in range(SEEDS)], 0.1, 2.0, 1e-3
+            program=name,
+            runs=[trained(place, rate, seed) for rate in RATES for seed in range(SEEDS)],
+            default_rate=0.1,
+            state_ratio=2.0,
+            gradients=1 + place % 2,
+            step_seconds=1e-3,
         )
         for problem in PROBLEMS
         for place, name in enumerate(RULES)

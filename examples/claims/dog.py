@@ -199,7 +199,6 @@ def experiment(budget):
                     samples,
                     below=below,
                     ratio=True,
-                    central=False,
                 )
             )
 

@@ -97,6 +97,13 @@ def layer_norm(spec: Axes | None, x: jax.Array) -> jax.Array:
     return scale * root(layer_energy(spec, x / scale))
 
 
+def normalized(tree: Tree) -> Tree:
+    """A tree divided by its norm over all leaves, whatever the size of its numbers; 0 stays 0."""
+    norm = layer_norm(None, packed(jax.tree.map(functools.partial(layer_norm, None), tree)))
+    scale = jnp.where(norm > 0, norm, 1)
+    return jax.tree.map(lambda x: jnp.where(norm > 0, x / scale.astype(x.real.dtype), 0), tree)
+
+
 def unit_norm(spec: Axes | None, x: jax.Array) -> jax.Array:
     """The norm of what feeds each output, with kept axes; of the whole leaf without axes."""
     axis = spec.input if spec else None

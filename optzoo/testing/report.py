@@ -58,14 +58,18 @@ class Report:
         """The rows as text for a terminal, `width` columns wide, with a last line that counts."""
         width = width or shutil.get_terminal_size().columns
         indent = max((len(row.check) for row in self.rows), default=0) + 4
+        below = width < 2 * indent
         lines = [self.name]
         for row in self.rows:
-            head = f"{SYMBOLS[row.outcome]} {row.check}".ljust(indent)
+            head = f"{SYMBOLS[row.outcome]} {row.check}"
+            margin = " " * (4 if below else indent)
             texts = [row.message, row.reproduction] if row.reproduction else [row.message]
-            for text in texts:
-                folded = textwrap.wrap(text, max(width - indent, 20)) or [""]
-                lines += [head + folded[0], *(" " * indent + line for line in folded[1:])]
-                head = " " * indent
+            folded = [line for text in texts for line in textwrap.wrap(text, width - len(margin))]
+            if below or not folded:
+                lines.append(head)
+            else:
+                lines.append(head.ljust(indent) + folded.pop(0))
+            lines += [margin + line for line in folded]
         return "\n".join(line.rstrip() for line in [*lines, self.summary()])
 
     def summary(self) -> str:

@@ -220,9 +220,13 @@ def _section(results: Tables, problem: str, index: int) -> str:
     table = table.sort_values(["rank", "test_loss"])
     extra = [c for c in table if c.startswith("test_") and c not in ("test_loss", "test_spread")]
     extra = [column for column in extra if table[column].notna().any()]
+    lengths = ["steps_to_target"]
+    # Where every step costs one gradient, steps say it all.
+    if (table["gradients"] > table["steps"]).any():
+        lengths = ["steps", *lengths, "gradients_to_target"]
     head = ["optimizer", "rank", "best rate", "× default", "test loss", "± seeds"]
     head += [column.replace("_", " ") for column in extra]
-    head += ["solved", "steps", "gradients", "steps to target", "gradients to target"]
+    head += ["solved", *(column.replace("_", " ") for column in lengths)]
     head += ["µs a step", "state", "diverged", "progress by rate"]
     rows = []
     for row in table.to_dict("records"):
@@ -236,10 +240,7 @@ def _section(results: Tables, problem: str, index: int) -> str:
             _number(row["test_spread"], ".2g"),
             *(_number(row[column]) for column in extra),
             f"{row['solved']:.0%}",
-            *(
-                _number(row[column], ".0f")
-                for column in ("steps", "gradients", "steps_to_target", "gradients_to_target")
-            ),
+            *(_number(row[column], ".0f") for column in lengths),
             _number(1e6 * row["step_seconds"]),
             _number(row["state_ratio"], ".1f", "×"),
             f"{row['diverged']:.0%}",

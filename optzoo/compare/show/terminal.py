@@ -110,13 +110,16 @@ def show_results(results: Tables) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    notes = [
-        "rank: mean over the problems, at the learning rates with the best validation loss, and "
-        f"where it lies in nine of ten resamples of the {results.about['seeds']} seeds. ties: "
-        "those who share a letter cannot be told apart, for neither is ahead in 95 % of the "
-        f"resamples. speed: fewer gradients to the target than {REFERENCE}. gradients: what a step "
-        "costs; all runs on a problem spend as many.",
-    ]
+    meanings = {
+        "rank": "rank: mean over the problems, at the learning rates with the best validation "
+        f"loss, and where it lies in nine of ten resamples of the {results.about['seeds']} seeds.",
+        "ties": "ties: those who share a letter cannot be told apart, for neither is ahead in 95 % "
+        "of the resamples.",
+        "speed": f"speed: fewer gradients to the target than {REFERENCE}.",
+        "gradients": "gradients: what a step costs; all runs on a problem spend as many.",
+    }
+    shown = [column.header for column in tables[0].columns]
+    notes = [" ".join(meanings[name] for name in meanings if name in shown)]
     if results.table["edge"].any() and not cut[1]:
         notes.append("! marks a rate on the edge of those tried.")
     if any(cut):
