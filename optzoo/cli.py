@@ -94,8 +94,8 @@ def _app(command: str) -> Any:
         schedule: Annotated[
             str,
             typer.Option(
-                help="constant, cosine (after a linear warm-up) or both, comma-separated; a rule "
-                "that owns its schedule keeps it."
+                help="Comma-separated schedules, such as constant,cosine,cyclical(period=50); a "
+                "rule that owns its schedule keeps it."
             ),
         ] = "constant",
         weight_decay: Annotated[
@@ -185,7 +185,7 @@ def _app(command: str) -> Any:
                     None if optimizers is None else compose.split(optimizers),
                     lrs=None if lrs is None else Grid.parse(lrs),
                     tuner=tuner,
-                    schedules=_split(schedule) or [],
+                    schedules=compose.split(schedule),
                     weight_decay=weight_decay,
                     seeds=seeds,
                     steps=steps,

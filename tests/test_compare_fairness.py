@@ -113,6 +113,19 @@ def test_weight_decay_is_held_for_all_who_have_it():
     np.testing.assert_allclose(end(weight_decay=0.0)[["decayed", "descent"]], 0.9, rtol=1e-6)
 
 
+def test_a_schedule_may_have_arguments():
+    rules = contestants({"adamw": BASELINES["adamw"]}, ["cyclical(period=4, floor=0.5)"], 0.0)
+    (rule,) = rules.values()
+    assert [*rules] == ["adamw+cyclical(period=4, floor=0.5)"]
+    tx, params = rule.build(0.1, 10), {"w": jnp.zeros(2)}
+    # Optax's rules promote dtypes implicitly.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params)
+    np.testing.assert_allclose(updates["w"], [-0.05, -0.05], rtol=1e-5)
+    with pytest.raises(UserError, match="periode"):
+        contestants({"adamw": BASELINES["adamw"]}, ["cyclical(periode=4)"], None)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -83,8 +83,9 @@ def run(
       tuner: "grid" tries those; "random:32" tries so many settings of learning rate, weight decay,
         b1, b2 and whatever else a rule has ranges for (`Entry.tunable`), drawn at random;
         "tpe:32" lets Optuna choose them, eight at a time.
-      schedules: "constant", "cosine" (linear warm-up over a tenth of the steps, then cosine decay
-        to zero) or both: every rule takes part under each, except those that own their schedule.
+      schedules: "constant" and any others, "cosine" or "cyclical(period=50)": every rule takes
+        part under each, except those that own their schedule. Those with arguments are for rules
+        that are given by name.
       weight_decay: held at this value for every rule that has the argument. Default: each rule's
         own.
       seeds: how many seeds; runs with the same seed start equal and see the same batches.

@@ -120,7 +120,7 @@ def contestants(
         raise UserError("the list of schedules is empty")
     known = {CONSTANT, *(name for name, entry in REGISTRY.schedules.items() if _is_complete(entry))}
     for schedule in schedules:
-        if schedule not in known:
+        if "(" not in schedule and schedule not in known:
             names = ", ".join(sorted(known))
             raise UserError(f"unknown schedule {schedule!r}: there are {names}")
     if weight_decay is not None and not (
@@ -138,12 +138,24 @@ def contestants(
         # Whoever asks for the number of steps has a schedule of its own.
         own = "total_steps" in entry.signature.parameters
         for schedule in [CONSTANT] if own else schedules:
+            if "(" in schedule:
+                composed = _composed(f"{name}+{schedule}")
+                refines = compose.unrefined(composed.name) if _reads_norms(composed) else ""
+                chosen[composed.name] = Contestant(composed, CONSTANT, weight_decay, refines)
+                continue
             label = name if schedule == CONSTANT else f"{name}+{schedule}"
             refines = compose.unrefined(name) if _reads_norms(entry) else ""
             if schedule != CONSTANT and _reads_norms(REGISTRY[schedule]):
                 refines = name
             chosen[label] = Contestant(entry, schedule, weight_decay, refines)
     return chosen
+
+
+def _composed(rule: str) -> Entry:
+    try:
+        return compose.entry(rule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _is_complete(schedule: Entry) -> bool:
