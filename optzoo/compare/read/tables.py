@@ -259,21 +259,22 @@ class Tables:
         ranking["ties"] = metrics.letters(ahead | ahead.T)
         return ranking.reset_index()
 
+    @cached_property
+    def _by_seed(self) -> pd.DataFrame:
+        """Losses: a row for each problem, optimizer and learning rate, a column for each seed."""
+        index, values = [*PAIR, "learning_rate", "multiple"], ["validation_loss", "test_loss"]
+        return self.frame.pivot(index=index, columns="seed", values=values)
+
     def _losses(
         self, problem: str, *, untuned: bool = False
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """optimizer -> validation and test losses on a problem, shape (rates, seeds)."""
-        frame = self.frame[self.frame["problem"] == problem]
+        rows = self._by_seed.loc[problem]
         if untuned:
-            frame = frame[frame["multiple"] == 1]
-
-        def matrix(group: pd.DataFrame, column: str) -> np.ndarray:
-            return group.pivot(index="learning_rate", columns="seed", values=column).to_numpy()
-
-        return {
-            name: (matrix(group, "validation_loss"), matrix(group, "test_loss"))
-            for name, group in frame.groupby("optimizer", sort=False)
-        }
+            rows = rows[rows.index.get_level_values("multiple") == 1]
+        validation, test = (rows[split].to_numpy() for split in ("validation_loss", "test_loss"))
+        places = rows.groupby("optimizer").indices
+        return {name: (validation[at], test[at]) for name, at in places.items()}
 
     def _ranks_untuned(self) -> pd.Series:
         problems = [losses for p in self.problems if (losses := self._losses(p, untuned=True))]

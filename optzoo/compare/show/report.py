@@ -241,7 +241,7 @@ def _section(results: Tables, problem: str, index: int) -> str:
     head += ["other settings"] if results.tuned else []
     head += ["solved", *(column.replace("_", " ") for column in lengths)]
     head += ["µs a step", "state", "diverged", "progress by rate"]
-    rows = []
+    rows, strips = [], _strips(results, problem)
     for row in table.to_dict("records"):
         edge = ' <abbr title="the outermost rate tried">edge</abbr>' if row["edge"] else ""
         cells = [
@@ -258,7 +258,7 @@ def _section(results: Tables, problem: str, index: int) -> str:
             _number(1e6 * row["step_seconds"]),
             _number(row["state_ratio"], ".1f", "×"),
             f"{row['diverged']:.0%}",
-            _strip(results, problem, row["optimizer"]),
+            strips[row["optimizer"]],
         ]
         rows.append(cells)
     shown = {
@@ -306,23 +306,35 @@ def _until(results: Tables, problem: str, places: Mapping[str, int]) -> str:
     return f"<h3>{title}</h3><p>{escape(steps.note(question))}</p>{table}"
 
 
-def _strip(results: Tables, problem: str, optimizer: str) -> str:
-    """One square a learning rate, the darker the more of the best possible progress it made."""
+def _strips(results: Tables, problem: str) -> dict[str, str]:
+    """For each optimizer one square a learning rate, the darker the more progress it made.
+
+    That is the share of the progress that the best optimizer made at its best rate.
+    """
     frame = results.frame[results.frame["problem"] == problem]
     lowest = frame["validation_loss"].where(np.isfinite(frame["validation_loss"])).min()
     start = frame["initial_loss"].mean()
-    squares, words = [], []
-    for rate, group in frame[frame["optimizer"] == optimizer].groupby("learning_rate"):
-        loss = group["validation_loss"].mean(skipna=False)
-        share = (start - loss) / (start - lowest) if np.isfinite(loss) and start > lowest else -1
-        words.append(f"{loss:.3g} at {rate:.3g}")
-        kinds = ["square"]
-        kinds += ["own"] if (group["multiple"] == 1).any() else []
-        kinds += [] if share > 0 else ["failed"]
-        style = f"--share:{max(share, 0):.2f}"
-        squares.append(f'<i class="{" ".join(kinds)}" style="{style}" title="{words[-1]}"></i>')
-    spoken = f"losses by learning rate: {', '.join(words)}"
-    return f'<span class="strip" role="img" aria-label="{spoken}">{"".join(squares)}</span>'
+    means = frame.groupby(["optimizer", "learning_rate"]).agg(
+        loss=("validation_loss", lambda losses: losses.mean(skipna=False)),
+        multiple=("multiple", "first"),
+    )
+    strips = {}
+    for optimizer, rows in means.groupby("optimizer"):
+        squares, words = [], []
+        for (_, rate), loss, multiple in rows.itertuples():
+            known = np.isfinite(loss) and start > lowest
+            share = (start - loss) / (start - lowest) if known else -1
+            words.append(f"{loss:.3g} at {rate:.3g}")
+            kinds = ["square"]
+            kinds += ["own"] if multiple == 1 else []
+            kinds += [] if share > 0 else ["failed"]
+            style = f"--share:{max(share, 0):.2f}"
+            squares.append(f'<i class="{" ".join(kinds)}" style="{style}" title="{words[-1]}"></i>')
+        spoken = f"losses by learning rate: {', '.join(words)}"
+        strips[optimizer] = (
+            f'<span class="strip" role="img" aria-label="{spoken}">{"".join(squares)}</span>'
+        )
+    return strips
 
 
 def _protocol(results: Tables) -> str:
