@@ -27,6 +27,11 @@ _FREE = {
     "replica-id",
     "tuple",
 }
+_ENTRY_BY_ENTRY = {
+    *("abs", "add", "bitcast", "clamp", "compare", "convert", "copy", "divide", "exponential"),
+    *("maximum", "minimum", "multiply", "negate", "power", "rsqrt", "select", "sign", "sqrt"),
+    *("subtract", "tanh", "transpose"),
+}
 _BODIES = {"while": "body", "call": "to_apply", "conditional": "branch_computations"}
 _COMPUTATION = re.compile(r"(ENTRY )?%([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%([\w.-]+) = ((?:\(.*?\)|\S+)) ([a-z][a-z0-9-]*)\((.*)")
@@ -170,20 +175,30 @@ class Program:
     def _read(self, computation: str, index: int) -> int:
         """Bytes of its parameter that a fusion reads: less than all where it only slices it."""
         lines = self._computations[computation]
-        name, parameter = next(
-            (name, line)
+        name = next(
+            name
             for name, line in lines.items()
             if line.opcode == "parameter" and line.rest.startswith(f"{index})")
         )
-        total = 0
-        for user in lines.values():
-            for place, operand in enumerate(user.operands):
-                if operand != name:
-                    continue
-                if user.opcode in ("slice", "dynamic-slice"):
-                    total += size(user.result, everywhere=True)
-                elif user.opcode == "fusion":
-                    total += self._read(user.called("calls")[0], place)
-                else:
-                    return size(parameter.result, everywhere=True)
-        return total
+        return self._used(lines, name)
+
+    def _used(self, lines: dict[str, Instruction], name: str) -> int:
+        """Bytes of an array that the lines of a fusion use, which computes what it writes alone."""
+        whole = size(lines[name].result, everywhere=True)
+        total = 0.0
+        users = [
+            (other, user, place)
+            for other, user in lines.items()
+            for place, operand in enumerate(user.operands)
+            if operand == name
+        ]
+        for other, user, place in users:
+            if user.opcode in ("slice", "dynamic-slice"):
+                total += size(user.result, everywhere=True)
+            elif user.opcode == "fusion":
+                total += self._read(user.called("calls")[0], place)
+            elif user.opcode in _ENTRY_BY_ENTRY and (made := size(user.result, everywhere=True)):
+                total += whole * self._used(lines, other) / made
+            else:
+                return whole
+        return round(total) if users else whole

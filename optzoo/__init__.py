@@ -7,6 +7,7 @@ from optzoo.optimizers.adaptive import *
 from optzoo.optimizers.assembled import *
 from optzoo.optimizers.averaged import *
 from optzoo.optimizers.filtered import *
+from optzoo.optimizers.informed import *
 from optzoo.optimizers.layerwise import *
 from optzoo.optimizers.matrix import *
 from optzoo.optimizers.objectives import *
@@ -34,6 +35,8 @@ from optzoo.primitives.estimators import (
     perturbed_gradient as perturbed_gradient,
 )
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
+from optzoo.primitives.freezing import frozen_leaves as frozen_leaves
+from optzoo.primitives.inputs import whiten_inputs as whiten_inputs
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
     kernel_mask as kernel_mask,
@@ -64,6 +67,10 @@ from optzoo.primitives.schedules import (
     cosine as cosine,
     explore_exploit as explore_exploit,
     linear_warmup as linear_warmup,
+)
+from optzoo.primitives.surrogates import (
+    surrogate_step as surrogate_step,
+    target_surrogate as target_surrogate,
 )
 from optzoo.primitives.trust import layer_rotation as layer_rotation, rotate as rotate
 from optzoo.primitives.widths import (

@@ -67,10 +67,10 @@ def answered(tx: optax.GradientTransformation, entry: Entry):
     if not asked:
         return tx
 
-    def update(gradients, state, params=None, **extra_args):
-        given = offers(params, gradients)
+    def update(updates, state, params=None, **extra_args):
+        given = offers(params, updates)
         extra_args |= {name: given[name] for name in asked}
-        return tx.update(gradients, state, params, **extra_args)
+        return tx.update(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
@@ -95,6 +95,7 @@ def _halved(leaf):
 # What primitives require, by the argument's name.
 REQUIRED: dict[str, Any] = {
     "base": optax.sgd(0.1),
+    "below": 0.1,
     "base_shapes": lambda params: jax.tree.map(_halved, params),
     "decay": 0.9,
     "direction": optax.scale(-1.0),

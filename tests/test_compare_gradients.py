@@ -90,6 +90,7 @@ def test_each_objective_costs_a_gradient():
     asks = dataclasses.replace(unpublished(agreeing), traits=frozenset({Trait.GRADIENTS}))
     sweep = Sweep(valley(), Contestant(asks), STEPS)
     assert (sweep.gradients, sweep.steps) == (3, 3)
+    assert Contestant(compose.entry("upgrad(sgd)")).gradients(valley()) == 3
     single = dataclasses.replace(valley(), objectives=None)
     assert Sweep(single, Contestant(asks), STEPS).gradients == 1
 

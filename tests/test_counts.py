@@ -32,6 +32,8 @@ ELEMENTWISE = [
     for name, entry in optzoo.REGISTRY.optimizers.items()
     if not entry.traits & {Trait.SHAPED, Trait.COUPLED, Trait.RANDOM}
 ]
+COPIES = {"optimistic_adam": 1}
+"""Copies of a leaf: what is kept of the step before is needed beside what replaces it."""
 ORTHOGONAL = [
     name
     for name, entry in optzoo.REGISTRY.optimizers.items()
@@ -67,9 +69,10 @@ def arrays(name):
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_an_element_wise_step_writes_each_array_once(name):
     kernels, temporaries = counts(name)
+    copies = COPIES.get(name, 0)
     # The CPU's compiler writes one array a kernel, and shares one intermediate of each leaf.
-    assert kernels <= arrays(name) + LEAVES + SCALARS
-    assert temporaries <= 1.05
+    assert kernels <= arrays(name) + (1 + copies) * LEAVES + SCALARS
+    assert temporaries <= 1.05 + copies
 
 
 def state_numbers(tx):
@@ -95,6 +98,18 @@ def test_no_step_does_more_than_optax(name):
 @pytest.mark.parametrize("name", ROUTED)
 def test_orthogonalising_takes_a_quarter_of_optax_kernels(name):
     assert 4 * counts(name)[0] <= counts(name, optax=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    # AdaMuon keeps and writes a second number a weight, and measures what it divides by it.
+    [("normuon", 1.1), ("scion", 1.1), ("adamuon", 1.5)],
+)
+def test_what_came_after_muon_costs_little_more(name, more):
+    kernels, temporaries = counts(name)
+    its_kernels, its_temporaries = counts("muon")
+    assert kernels <= more * its_kernels
+    assert temporaries <= 1.1 * its_temporaries
 
 
 @pytest.mark.parametrize("name", ORTHOGONAL)
@@ -126,6 +141,7 @@ def test_the_gram_matrix_saves_a_third_of_the_operations_of_an_oblong_one(shape)
 
 CHILD = f"""
 import json
+import re
 import sys
 sys.path.insert(0, {str(BENCHMARKS)!r})
 import jax
@@ -168,7 +184,14 @@ for part in (primitives.precondition(primitives.ema(0.9)), primitives.power_iter
     for kind in (AxisType.Auto, AxisType.Explicit):
         kept[f"{{len(kept)}} {{kind.name}}"] = measured(tx, 16, kind)
 chosen = measured(optax.chain(primitives.top_entries(0.1), optax.scale(-0.1)), 16, AxisType.Auto)
-print(json.dumps([rows, kept, chosen]))
+
+def renewals(name):
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    step = sharded.compiled(common.ours(name), sharded.shapes_of(16, 8, 16), mesh)
+    stacks = r'= \\(?f32\\[(\\d+),\\d+,\\d+\\].*custom_call_target="lapack'
+    return re.findall(stacks, step.as_text()), Program(step.as_text()).collectives
+
+print(json.dumps([rows, kept, chosen, [renewals(name) for name in ("shampoo", "soap")]]))
 """
 
 
@@ -182,7 +205,7 @@ def test_whole_matrices_go_to_the_devices_and_back_once():
     )
     assert child.returncode == 0, child.stderr[-2000:]
     assert "rematerialization" not in child.stderr.lower()
-    rows, kept, chosen = json.loads(child.stdout)
+    rows, kept, chosen, renewals = json.loads(child.stdout)
     assert rows and kept
     for key, (matrices, collectives, work, keeps) in rows.items():
         # One all-to-all a mesh axis each way; norms of gradients may add reductions, and what is
@@ -198,6 +221,10 @@ def test_whole_matrices_go_to_the_devices_and_back_once():
         assert work <= 1.1 / 8, key
     # The largest entries are found by counting alone.
     assert set(chosen[1]) == {"all-reduce"}
+    # Every decomposition is of a device's two of 16 matrices; collectives are of whole stacks.
+    for (stacks, collectives), decompositions in zip(renewals, (2, 8), strict=True):
+        assert stacks == ["2"] * decompositions
+        assert collectives["all-to-all"] <= 8 and sum(collectives.values()) <= 40
 
 
 def test_the_reader_counts_what_is_known():
@@ -212,6 +239,9 @@ def test_the_reader_counts_what_is_known():
     assert read(lambda x, y: x @ y @ x, x, x).products == 2
     sliced = read(lambda x: 2 * x[:8], x)
     assert sliced.traffic == 2 * 4 * 8 * 256
+    # What is computed of a whole array and cut after it is computed of the part alone.
+    late = read(lambda x: jnp.exp(x @ x).reshape(4, 64, 256)[1].T * 2, x)
+    assert late.kernels == 2 and late.traffic == 4 * (2 * 256**2 + 2 * 64 * 256)
     once, often = (
         read(lambda x, n=n: jax.lax.fori_loop(0, n, lambda _, x: jnp.sin(x) @ x, x), x).kernels
         for n in (10, 20)

@@ -86,7 +86,8 @@ def test_one_objective_is_an_ordinary_gradient():
     for wrapper, options in (
         (optzoo.upgrad, {}),
         (optzoo.pcgrad, {}),
-        (optzoo.gradnorm, {"objectives": 1}),
+        (optzoo.bloop, {}),
+        (optzoo.gradnorm, {}),
     ):
         close(combined(wrapper, one, **options), alone)
 

@@ -131,7 +131,6 @@ def experiment(budget):
             losses(muon_scheduled) / losses(adago),
             above=1,
             ratio=True,
-            central=False,
         )
     )
     wide = {rule: decades(rule) for rule in RULES}
@@ -143,7 +142,6 @@ def experiment(budget):
                 "less on the rate",
                 wide[adago] - wide[rival],
                 above=0,
-                central=False,
                 form="+.2f",
             )
         )
@@ -156,7 +154,6 @@ def experiment(budget):
             shrunk[adago],
             below=0.5,
             ratio=True,
-            central=False,
         )
     )
     return findings, draw(results, losses, sizes)

@@ -251,7 +251,6 @@ def experiment(budget):
                 samples,
                 above=above,
                 ratio=ratio,
-                central=False,
             )
         )
     for ours, theirs in PAIRS[1:]:
@@ -262,7 +261,6 @@ def experiment(budget):
                 f"test accuracy in classification, {ours} minus {theirs}, expected above 0",
                 gain,
                 above=0,
-                central=False,
                 form="+.2g",
             )
         )

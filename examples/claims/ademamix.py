@@ -217,7 +217,6 @@ def experiment(budget):
             "that is better",
             final_losses[0] - protocol.final(slow, long, "slower"),
             above=0,
-            central=False,
             form="+.3f",
         ),
         measured(
@@ -225,7 +224,6 @@ def experiment(budget):
             "needed",
             protocol.final(ablated, long, "without_warmups") - complete,
             above=0,
-            central=False,
             form="+.3f",
         ),
     ]

@@ -275,7 +275,6 @@ def on_functions(budget, axes):
                 "minus Adam, above 0 if the paper's choice of the rate does not matter",
                 everywhere[0] - everywhere[1],
                 above=0,
-                central=False,
                 form="+.2f",
             )
         )

@@ -173,7 +173,6 @@ def experiment(budget):
             "theorem",
             np.mean([ordered(one) for one in steps.values()], axis=0),
             above=0.999,
-            central=False,
         )
     )
     theirs, ours = finals(VALLEY, "Adam"), finals(VALLEY, "Grams")
@@ -184,7 +183,6 @@ def experiment(budget):
             theirs / ours,
             above=1,
             ratio=True,
-            central=False,
         )
     )
 

@@ -42,22 +42,16 @@ def section(stem: str, record: Record) -> str:
     """A claim with its verdict, findings, figure and protocol."""
     paper, url, year = record.paper
     rows = "\n".join(
-        f"| {'**' if one.central else ''}{one.statement}{'**' if one.central else ''} "
+        f"| {one.statement if one.least is None else f'**{one.statement}**'} "
         f"| {one.numbers} | {one.verdict} |"
         for one in record.findings
     )
-    older = (
-        ""
-        if any(one.least for one in record.findings)
-        else " An earlier protocol: its verdict does not rest on the abstract alone, and its time "
-        "is that of two idle cores."
-    )
     return (
         f"## {stem}\n\n{record.title}: **{record.verdict}**. Paper: [{paper}]({url}), "
-        f"{year}.{older}\n\n"
+        f"{year}.\n\n"
         f"| finding | mean (95 % interval) | verdict |\n|---|---|---|\n{rows}\n\n"
         f"![{record.title}](figures/{stem}.png)\n\n{record.protocol}\n\n"
-        f"`python examples/claims/{stem}.py`: {record.seconds:.0f} s {record.clock} on "
+        f"`python examples/claims/{stem}.py`: {record.seconds:.0f} s of processor time on "
         f"{record.machine}."
     )
 
@@ -65,12 +59,13 @@ def section(stem: str, record: Record) -> str:
 def summary(records: dict[str, Record]) -> str:
     """The picture of all claims, and the verdicts with what they lead to."""
     lines = [
-        f"| [{record.title}](#{stem}) | {record.verdict} | {record.seconds:.0f} s {record.clock} |"
+        f"| [{record.title}](#{stem}) | {record.verdict} | {record.seconds:.0f} s |"
         for stem, record in records.items()
     ]
     picture = f"![All claims, by verdict and effect]({PICTURE.name})\n"
-    head = "| what the paper claims | verdict | time |\n|---|---|---:|"
-    return "\n".join([picture, head, *lines])
+    head = "| what the paper claims | verdict | processor time |\n|---|---|---:|"
+    total = f"| all of them | | {sum(record.seconds for record in records.values()):.0f} s |"
+    return "\n".join([picture, head, *lines, total])
 
 
 def rows(records: dict[str, Record]) -> list[tuple[str, Finding]]:

@@ -230,7 +230,6 @@ def experiment(budget):
             "needs less tuning there",
             accuracy(ranger21, RATE) - accuracy(adamw, RATE),
             above=0,
-            central=False,
             form="+.3f",
         ),
     ]
@@ -243,7 +242,6 @@ def experiment(budget):
             np.exp(np.mean([np.log(values / whole) for values in ablated.values()], axis=0)),
             above=1,
             ratio=True,
-            central=False,
         )
     )
 

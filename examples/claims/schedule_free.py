@@ -191,7 +191,6 @@ def experiment(budget):
                 np.exp(matched[:, matched.mean(axis=0).argmin()]),
                 above=1 / MARGIN,
                 ratio=True,
-                central=False,
             ),
             measured(
                 f"{name}: Schedule-Free's loss at the end, of the average over that of the "
@@ -199,7 +198,6 @@ def experiment(budget):
                 average[:, -1] / iterate[:, -1],
                 below=1,
                 ratio=True,
-                central=False,
             ),
         ]
         drawing.line(axes, steps[1:], average[:, 1:], "Schedule-Free", 0)

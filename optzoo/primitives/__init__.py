@@ -65,7 +65,9 @@ from optzoo.primitives.estimators import (
 )
 from optzoo.primitives.evaluation import eval_params as eval_params, train_params as train_params
 from optzoo.primitives.fitting import fit_hessian as fit_hessian, norm_bound as norm_bound
+from optzoo.primitives.freezing import freeze as freeze, frozen_leaves as frozen_leaves
 from optzoo.primitives.grafting import graft as graft, match_rms as match_rms
+from optzoo.primitives.inputs import whiten_inputs as whiten_inputs
 from optzoo.primitives.kronecker import merge_axes as merge_axes
 from optzoo.primitives.labels import (
     RoutingWarning as RoutingWarning,
@@ -164,6 +166,10 @@ from optzoo.primitives.stepsizes import (
     rate as rate,
     relative_rate as relative_rate,
 )
+from optzoo.primitives.surrogates import (
+    surrogate_step as surrogate_step,
+    target_surrogate as target_surrogate,
+)
 from optzoo.primitives.trust import (
     layer_rotation as layer_rotation,
     rotate as rotate,
@@ -183,5 +189,6 @@ from optzoo.primitives.widths import (
 from optzoo.primitives.window import (
     gradient_window as gradient_window,
     inverse_fisher as inverse_fisher,
+    window_extrapolation as window_extrapolation,
     window_mean as window_mean,
 )

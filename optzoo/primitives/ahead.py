@@ -64,10 +64,13 @@ def train_ahead(
         pull, decay_state = aside.update(optax.tree.zeros_like(params), state.decay, weights)
         far = jnp.asarray(at(distance, state.steps), float)
         ahead = jax.tree.map(lambda u: far.astype(u.dtype) * u, step)
-        moves = jax.tree.map(
-            lambda u, d, new, old: u + d + (new - old), step, pull, ahead, state.ahead
-        )
+        moves = moved_ahead(optax.tree.add(step, pull), ahead, state.ahead)
         count = optax.safe_increment(state.steps)
         return moves, AheadState(inner_state, decay_state, count, ahead)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def moved_ahead(step: Tree, ahead: Tree, before: Tree) -> Tree:
+    """How training parameters move whose weights take a step, from `before` to `ahead` of them."""
+    return jax.tree.map(lambda u, new, old: u + (new - old), step, ahead, before)

@@ -6,17 +6,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optzoo.primitives.axes import Axes, AxesLike, map_with_axes
-from optzoo.primitives.base import NonNegative, transformation
+from optzoo.primitives.axes import AxesLike, map_with_axes
+from optzoo.primitives.base import NonNegative, Tree, transformation
 from optzoo.primitives.combine import merge
-from optzoo.primitives.norms import layer_energy, root
+from optzoo.primitives.norms import layer_energy, packed, root, unpacked
 
 
-def _lengthened(spec: Axes | None, x: jax.Array, length: jax.Array | float, eps) -> jax.Array:
-    norm = root(layer_energy(spec, x)) + eps
+def _lengthened(tree: Tree, lengths: Tree, eps: NonNegative, axes: AxesLike) -> Tree:
+    """Layers with the same directions and other lengths."""
+    energies = map_with_axes(layer_energy, axes, tree)
+    # As one vector, few kernels do for many layers.
+    norms = root(packed(energies)) + eps
     # Where squares overflow there is no length to go by: no step, unless x itself is not finite.
-    factor = jnp.where(jnp.isinf(norm), 0, length / jnp.where(norm == 0, 1, norm))
-    return x * factor
+    safe = jnp.where(norms == 0, 1, norms)
+    factors = jnp.where(jnp.isinf(norms), 0, packed(lengths) / safe)
+    return jax.tree.map(lambda x, by: x * by, tree, unpacked(factors, energies))
 
 
 @transformation
@@ -48,9 +52,8 @@ def graft(
     """
 
     def grafted(y, x):
-        return map_with_axes(
-            lambda spec, x, y: _lengthened(spec, x, root(layer_energy(spec, y)), eps), axes, x, y
-        )
+        lengths = map_with_axes(lambda spec, leaf: root(layer_energy(spec, leaf)), axes, y)
+        return _lengthened(x, lengths, eps, axes)
 
     return merge(grafted, magnitude, direction)
 
@@ -76,8 +79,11 @@ def match_rms(
       ValueError: for an argument out of range.
     """
 
-    def matched(spec, x):
-        layers = math.prod(x.shape[axis] for axis in spec.batch) if spec else 1
-        return _lengthened(spec, x, value * math.sqrt(x.size / max(layers, 1)), eps)
+    def length(spec, x):
+        energy = layer_energy(spec, x)
+        return jnp.full_like(energy, value * math.sqrt(x.size / max(energy.size, 1)))
 
-    return optax.stateless(lambda updates, _: map_with_axes(matched, axes, updates))
+    def matched(updates, _):
+        return _lengthened(updates, map_with_axes(length, axes, updates), eps, axes)
+
+    return optax.stateless(matched)

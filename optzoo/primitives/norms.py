@@ -1,9 +1,8 @@
 """Sizes of leaves and trees, as the rules measure them."""
 
 import functools
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -35,26 +34,32 @@ def size(tree: Tree) -> int:
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
-def packed(tree: Tree) -> jax.Array:
+def packed(tree: Tree, order: Sequence[int] | None = None) -> jax.Array:
     """Every number of a tree as one vector: how a state keeps a few numbers a leaf.
 
     Kept as a tree they would look shaped like the parameters: Flax would box them with the
     parameters' partition specs, and `optax.tree.map_params` shard them alike.
+
+    Args:
+      tree: the numbers.
+      order: the leaves in the order in which they lie; by default the tree's.
     """
     leaves = [_replicated(leaf) for leaf in jax.tree.leaves(tree)]
     dtype = max((leaf.dtype for leaf in leaves), key=lambda d: d.itemsize, default=float)
-    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.ravel(x).astype(dtype) for x in leaves)])
+    lying = leaves if order is None else [leaves[place] for place in order]
+    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.ravel(x).astype(dtype) for x in lying)])
 
 
-def unpacked(vector: jax.Array, like: Tree) -> Tree:
+def unpacked(vector: jax.Array, like: Tree, order: Sequence[int] | None = None) -> Tree:
     """The tree whose numbers `packed` put into a vector, in the shapes and dtypes of `like`."""
     leaves, structure = jax.tree.flatten(like)
-    ends = itertools.accumulate(leaf.size for leaf in leaves)
-    parts = [
-        vector[end - leaf.size : end].reshape(leaf.shape).astype(leaf.dtype)
-        for leaf, end in zip(leaves, ends, strict=True)
-    ]
-    return jax.tree.unflatten(structure, parts)
+    order = range(len(leaves)) if order is None else order
+    end = 0
+    for place in order:
+        leaf = leaves[place]
+        start, end = end, end + leaf.size
+        leaves[place] = vector[start:end].reshape(leaf.shape).astype(leaf.dtype)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _replicated(x: jax.Array) -> jax.Array:
@@ -90,6 +95,13 @@ def layer_norm(spec: Axes | None, x: jax.Array) -> jax.Array:
     peak = layer_maximum(spec, x)
     scale = jnp.where((peak > 0) & jnp.isfinite(peak), peak, 1)
     return scale * root(layer_energy(spec, x / scale))
+
+
+def normalized(tree: Tree) -> Tree:
+    """A tree divided by its norm over all leaves, whatever the size of its numbers; 0 stays 0."""
+    norm = layer_norm(None, packed(jax.tree.map(functools.partial(layer_norm, None), tree)))
+    scale = jnp.where(norm > 0, norm, 1)
+    return jax.tree.map(lambda x: jnp.where(norm > 0, x / scale.astype(x.real.dtype), 0), tree)
 
 
 def unit_norm(spec: Axes | None, x: jax.Array) -> jax.Array:

@@ -23,11 +23,12 @@ from optzoo.primitives.base import (
 from optzoo.primitives.norms import packed, root, unpacked
 from optzoo.primitives.orthogonal import Orthogonalizer, on_stacks
 from optzoo.primitives.roots import Root, Side, gram, inverse_root, on_inputs
-from optzoo.primitives.stacks import matrix_shapes, update_stacks
+from optzoo.primitives.stacks import matrix_shapes, side_by_side, update_stacks
 
 
 class GramState(NamedTuple):
-    """The state of what is preconditioned, and the Gram matrix of each matrix, `packed`."""
+    """The state of what is preconditioned, and the Gram matrix of each matrix, `packed` side by
+    side."""
 
     inner: optax.OptState
     gram: jax.Array
@@ -83,15 +84,16 @@ def precondition(
 
     def update(updates, state, params=None, **extra_args):
         made, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        kept = unpacked(state.gram, shapes(updates))
+        order = side_by_side(axes, updates)
+        kept = unpacked(state.gram, shapes(updates), order)
         (out, _), (new,) = update_stacks(applied, axes, (made, updates), (kept,))
-        return out, GramState(inner_state, packed(new))
+        return out, GramState(inner_state, packed(new, order))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 class EvenState(NamedTuple):
-    """The second moment of each output of each orthogonalised matrix, all `packed`."""
+    """The second moment of each output of each orthogonalised matrix, `packed` side by side."""
 
     energy: jax.Array
 
@@ -141,17 +143,19 @@ def orthogonalize_evenly(
         divisor = jnp.sqrt(v) + eps
         columns = jnp.sum(squares, axis=-2, keepdims=True)
         # |w| follows from the columns' norms, which saves a pass over the matrix.
-        length = root(jnp.sum(columns, axis=-1, keepdims=True))
         safe = jnp.where(divisor == 0, 1, divisor)
-        width = root(jnp.sum(columns / jnp.square(safe), axis=-1, keepdims=True)) + eps
+        both = jnp.concatenate([columns, columns / jnp.square(safe)], axis=-2)
+        length, width = jnp.split(root(jnp.sum(both, axis=-1, keepdims=True)), 2, axis=-2)
+        width = width + eps
         factor = length / (safe * jnp.where(width == 0, 1, width))
         return o * factor, v
 
     def update(updates, state, params=None):
         del params
-        kept = unpacked(state.energy, shapes(updates))
+        order = side_by_side(axes, updates)
+        kept = unpacked(state.energy, shapes(updates), order)
         (out,), (energy,) = update_stacks(evened, axes, (updates,), (kept,))
-        return out, EvenState(packed(energy))
+        return out, EvenState(packed(energy, order))
 
     return optax.GradientTransformation(init, update)
 

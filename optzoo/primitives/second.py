@@ -1,6 +1,5 @@
 """Gradients at a second point, and gradients turned by the loss: they regularise its slope."""
 
-from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from optzoo.primitives.base import (
 )
 from optzoo.primitives.combine import select
 from optzoo.primitives.evaluation import beside, eval_params, where_kept
-from optzoo.primitives.norms import layer_norm, packed
+from optzoo.primitives.norms import normalized
 
 Direction = Literal["unit", "adaptive", "gradient"]
 
@@ -155,8 +154,7 @@ def _uphill(
         grown = jax.tree.map(lambda p: jnp.abs(p) + jnp.asarray(eta, p.real.dtype), params)
         sizes = select(mask, grown, jax.tree.map(jnp.ones_like, grown))
     scaled = gradients if sizes is None else jax.tree.map(jnp.multiply, sizes, gradients)
-    norm = layer_norm(None, packed(jax.tree.map(partial(layer_norm, None), scaled)))
-    unit = jax.tree.map(lambda x: jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), 0), scaled)
+    unit = normalized(scaled)
     return unit if sizes is None else jax.tree.map(jnp.multiply, sizes, unit)
 
 

@@ -162,6 +162,20 @@ def matrix_shapes(
     return map_with_axes(kept, axes, params)
 
 
+def side_by_side(axes: AxesLike, tree: Tree) -> list[int]:
+    """The leaves of a tree in an order in which matrices of equal shape are neighbours.
+
+    Packed in it, what is kept of a stack of matrices is one slice of the vector, not one a leaf.
+    """
+    keys: list[tuple[int, ...]] = []
+    map_with_axes(
+        lambda spec, leaf: keys.append(spec.matrix_shape(leaf.shape)[-2:] if spec else ()),
+        axes,
+        tree,
+    )
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
 def _devices() -> dict[str, int]:
     mesh = jax.sharding.get_abstract_mesh()
     # The last mesh axis is the inner one where several shard a dimension: it has to leave first.
@@ -184,29 +198,41 @@ def _update_stacks(fn, axes: AxesLike, trees, states):
             inputs = len(spec.input)
             if not devices:
                 stacks, inputs = [_matrices(stack, inputs) for stack in stacks], 1
-            stacks += [_kept(spec, leaf) for leaf in leaves[len(trees) :]]
-            key = tuple((stack.shape[1:], stack.dtype) for stack in stacks)
+            # What is kept comes from a vector and goes back to one: as vectors, parts that lie side
+            # by side are joined again by XLA.
+            kept = [leaf.reshape(-1) for leaf in leaves[len(trees) :]]
+            dims = [stack.shape[1:] for stack in stacks]
+            dims += [leaf.shape[len(spec.batch) :] for leaf in leaves[len(trees) :]]
+            stacks += kept
+            key = tuple(zip(dims, (stack.dtype for stack in stacks), strict=True))
             groups[key, inputs].append((place, spec, stacks))
 
     for (shapes, inputs), members in groups.items():
-        dims = shapes[0][0]
+        shape = shapes[0][0]
 
-        def on_matrices(*stacks, dims=dims, inputs=inputs):
+        def on_matrices(*stacks, shape=shape, inputs=inputs):
             matrices = [_matrices(stack, inputs) for stack in stacks[: len(trees)]]
             results = fn(*matrices, *stacks[len(trees) :])
-            whole = [result.reshape(-1, *dims) for result in results[: len(trees)]]
+            whole = [result.reshape(-1, *shape) for result in results[: len(trees)]]
             return [*whole, *results[len(trees) :]]
 
         places, kinds, parts = zip(*members, strict=True)
-        joined = [jnp.concatenate(stacks) for stacks in zip(*parts, strict=True)]
+        joined = [
+            jnp.concatenate(stacks).reshape(-1, *shape)
+            for stacks, (shape, _) in zip(zip(*parts, strict=True), shapes, strict=True)
+        ]
         results = _spread(on_matrices, joined, devices) if devices else on_matrices(*joined)
-        ends = itertools.accumulate(len(first) for first, *_ in parts)
-        for place, spec, (first, *_), end in zip(places, kinds, parts, ends, strict=True):
+        results[len(trees) :] = [result.reshape(-1) for result in results[len(trees) :]]
+        counts = [len(first) for first, *_ in parts]
+        ends = itertools.accumulate(counts)
+        for place, spec, count, end in zip(places, kinds, counts, ends, strict=True):
             for number, (leaves, result) in enumerate(zip(flat, results, strict=True)):
-                part, shape = result[end - len(first) : end], leaves[place].shape
-                leaves[place] = (
-                    spec.from_matrix(part, shape) if number < len(trees) else part.reshape(shape)
-                )
+                shape = leaves[place].shape
+                if number < len(trees):
+                    leaves[place] = spec.from_matrix(result[end - count : end], shape)
+                else:
+                    each = leaves[place].size // count
+                    leaves[place] = result[(end - count) * each : end * each].reshape(shape)
     new = [jax.tree.unflatten(*pair) for pair in zip(structures, flat, strict=True)]
     return tuple(new[: len(trees)]), tuple(new[len(trees) :])
 
@@ -220,11 +246,6 @@ def _stacked(spec: Axes, leaf: jax.Array) -> jax.Array:
 def _matrices(stack: jax.Array, inputs: int) -> jax.Array:
     count, *dims = stack.shape
     return stack.reshape(count, math.prod(dims[:inputs]), math.prod(dims[inputs:]))
-
-
-def _kept(spec: Axes, leaf: jax.Array) -> jax.Array:
-    """What is kept of each matrix as (matrices, …)."""
-    return leaf.reshape(-1, *leaf.shape[len(spec.batch) :])
 
 
 def _spread(fn: Callable[..., Tree], stacks: list[jax.Array], devices: dict[str, int]) -> Tree:

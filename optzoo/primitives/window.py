@@ -1,6 +1,7 @@
 """The last gradients, kept whole: their mean, and what their products tell."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from optzoo.primitives.base import (
     real,
     transformation,
 )
+from optzoo.primitives.combine import gradient
 from optzoo.primitives.stacks import automatic
 
 Weights = Callable[[jax.Array, jax.Array], jax.Array]
@@ -73,6 +75,85 @@ def window_mean(
         return out, state
 
     return optax.GradientTransformation(lambda params: WindowState.empty(size, params), update)
+
+
+class LastState(NamedTuple):
+    """How many steps are finished, and the last gradients, the newest last.
+
+    Each is a tree of its own, so that meshes shard it as the parameters.
+    """
+
+    steps: jax.Array
+    last: tuple[Tree, ...]
+
+
+@transformation
+def window_extrapolation(size: Size, damping: Positive = 1e-3) -> optax.GradientTransformation:
+    """Where the last `size` gradients of each leaf are going: their regularised extrapolation.
+
+    Rule, for a leaf's gradients x₁, …, x_s, the newest last:
+      U = the differences of neighbours;   z = (UᵀU + damping·I)^(−1)·1
+      returns Σ z·x / Σz, x the later one of each difference, and the newest while s < 3
+
+    Args:
+      size: how many gradients are kept; each costs as much memory as the parameters. Fewer than 3
+        keep nothing, and give the newest.
+      damping: added to every eigenvalue.
+
+    Returns:
+      A transformation with `LastState`.
+
+    Raises:
+      ValueError: for an argument out of range.
+
+    Source: Wang et al. 2019, arXiv 1903.01435.
+    """
+    if size < 3:
+        return gradient
+
+    def init(params):
+        zeros = tuple(optax.tree.zeros_like(params) for _ in range(size))
+        return LastState(jnp.zeros([], jnp.int32), zeros)
+
+    def shares(last, seen):
+        """The weights of each leaf's later gradients; one system for all, to be compiled once."""
+        known = jnp.arange(size - 1, dtype=seen.dtype) >= size - seen
+        dtype = jnp.finfo(common_dtype(last)).dtype
+
+        def gram(*gradients):
+            rows = jnp.stack(gradients)
+            numbers = tuple(range(1, rows.ndim))
+            moves = jnp.where(jnp.expand_dims(known, numbers), rows[1:] - rows[:-1], 0)
+            return jnp.tensordot(moves.conj(), moves, (numbers, numbers)).real.astype(dtype)
+
+        grams = jnp.stack(jax.tree.leaves(jax.tree.map(gram, *last)))
+        ridge = damping + jnp.finfo(dtype).eps * jnp.trace(grams, axis1=1, axis2=2)
+        systems = grams + ridge[:, None, None].astype(dtype) * jnp.eye(size - 1, dtype=dtype)[None]
+        ones = jnp.broadcast_to(known.astype(dtype)[None], grams.shape[:2])
+        z = jax.vmap(partial(jax.scipy.linalg.solve, assume_a="pos"))(systems, ones)
+        total = jnp.sum(z, axis=1, keepdims=True)
+        return z / jnp.where(total > 0, total, 1)
+
+    def predicted(last, seen):
+        *_, newest = last
+        leaves, structure = jax.tree.flatten(newest)
+        every = [jax.tree.leaves(gradients) for gradients in last[1:]]
+        out = []
+        for place, (g, share) in enumerate(zip(leaves, shares(last, seen), strict=True)):
+            weighed = (w.astype(g.dtype) * x[place] for w, x in zip(share, every, strict=True))
+            out.append(jnp.where(seen < 3, g, sum(weighed, jnp.zeros_like(g))))
+        return structure.unflatten(out)
+
+    def update(updates, state, params=None):
+        del params
+        last = (*state.last[1:], updates)
+        count = optax.safe_increment(state.steps)
+        if not jax.tree.leaves(updates):
+            return updates, LastState(count, last)
+        out = automatic(predicted, updates, last, jnp.minimum(count, size))
+        return out, LastState(count, last)
+
+    return optax.GradientTransformation(init, update)
 
 
 class ProductState(NamedTuple):

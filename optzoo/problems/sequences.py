@@ -1,5 +1,6 @@
 """Networks on tokens and on synthetic data of known law."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -170,6 +171,11 @@ def modular_addition() -> Problem:
     are half validation and half test. Training sums are memorised first and the rule is found
     later, if at all (grokking; Power et al., arXiv:2201.02177): tells apart who gets there.
     """
+    return addition(optax.softmax_cross_entropy_with_integer_labels, target=0.5)
+
+
+def addition(error: Callable[[jax.Array, jax.Array], jax.Array], *, target: float) -> Problem:
+    """Addition modulo 23; `error(logits, labels)` -> one loss a row."""
     from flax import linen as nn
 
     modulus, width, batch_size, known = 23, 128, 128, 370
@@ -199,9 +205,11 @@ def modular_addition() -> Problem:
 
     def report(params, pairs):
         logits = model.apply({"params": params}, pairs[0])
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, pairs[1]).mean()
         right = logits.argmax(-1) == pairs[1]
-        return {"loss": loss, "accuracy": right.astype(jnp.float32).mean()}
+        return {
+            "loss": error(logits, pairs[1]).mean(),
+            "accuracy": right.astype(jnp.float32).mean(),
+        }
 
     def evaluate(params, split):
         return report(params, splits[split])
@@ -209,7 +217,7 @@ def modular_addition() -> Problem:
     def loss(params, pairs):
         return report(params, pairs)["loss"]
 
-    return Problem(init, loss, evaluate, steps=1000, target=0.5, batch=batch)
+    return Problem(init, loss, evaluate, steps=1000, target=target, batch=batch)
 
 
 @problem("neural")

@@ -16,7 +16,7 @@ HELD_OUT, REFERENCE = 300, 256
 
 
 @cache
-def _digits() -> tuple[Split, dict[str, Split]]:
+def digit_splits() -> tuple[Split, dict[str, Split]]:
     """Images (n, 64) in [0, 1] and labels: training, and validation and test by name."""
     from sklearn.datasets import load_digits
 
@@ -54,7 +54,7 @@ def _on_digits(
       steps, target: as in `Problem`.
       batch_size: images a step.
     """
-    (images, labels), held_out = _digits()
+    (images, labels), held_out = digit_splits()
 
     def init(key):
         return model.init(key, images[:1], use_running_average=False)["params"]
@@ -213,7 +213,7 @@ def autoencoder() -> Problem:
                 x = nn.tanh(nn.Dense(width, name=f"layers_{i}")(x))
             return nn.Dense(64, name="layers_3")(x)
 
-    (training, _), _ = _digits()
+    (training, _), _ = digit_splits()
     variance = float(training.var(axis=0).mean())
 
     def report(outputs, images, labels):

@@ -212,7 +212,7 @@ def replay(
             if "gradients" in arguments:
                 gradient = jax.tree.map(lambda rows: rows.mean(0), gradient)
             if "data" in arrays:
-                value_fn = partial(patchnet, gradient)
+                value_fn = partial(patchnet if "conv" in params else perceptron, gradient)
                 value, gradient = jax.value_and_grad(value_fn)(params)
                 arguments = arguments | {"value": value, "value_fn": value_fn}
             updates, state = tx.update(gradient, state, params, **arguments)
@@ -251,6 +251,20 @@ def replay(
         return jax.tree.map(np.asarray, compiled(run)(start, (grads, given)))
 
 
+def rising(power: float) -> Callable[[jax.Array], jax.Array]:
+    """1 − (n + 1)^−power after n finished steps."""
+    return lambda finished: 1 - (jnp.asarray(finished, float) + 1) ** -power
+
+
+def handed_grad_fn(tx: Any) -> optax.GradientTransformationExtraArgs:
+    """Optax's SAM, which asks for `grad_fn` and refuses whatever else a recording offers."""
+
+    def update(updates, state, params=None, *, value_fn, **_):
+        return tx.update(updates, state, params, grad_fn=lambda at, _: jax.grad(value_fn)(at))
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
 def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
     """The loss of the recordings that hold data instead of gradients, in PyTorch's layout."""
     h = jnp.tanh(jnp.einsum("nijk,oijk->no", batch["x"], p["conv"]))
@@ -258,6 +272,16 @@ def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.
     return jnp.mean(
         ((h @ p["w_wide"].T + p["bias"][None]) * jnp.exp(p["scalar"]) - batch["y"]) ** 2
     )
+
+
+def perceptron(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
+    """The other loss of such recordings."""
+    return jnp.mean((hidden(batch["x"], p) - batch["y"]) ** 2)
+
+
+def hidden(x: jax.Array, p: Mapping[str, jax.Array]) -> jax.Array:
+    """Its network's outputs."""
+    return jnp.tanh(x @ p["W1"].T + p["b1"][None]) @ p["W2"].T + p["b2"][None]
 
 
 def compiled(run: Callable) -> Callable:

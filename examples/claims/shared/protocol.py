@@ -62,9 +62,9 @@ class Finding:
       low: lower end of its 95 % interval.
       high: upper end of its 95 % interval.
       verdict: one of `HOLDS`, `FAILS`, `UNDECIDED`.
-      central: whether the verdict on the claim rests on it.
       form: how the three numbers are written.
-      least: of a claim, the effect that it needs; 1 is no effect.
+      least: of a claim, the effect that it needs, where 1 is no effect; None for a finding that is
+        none, on which no verdict rests.
       means: of a claim, the two numbers that are compared, in words.
       paper: of a claim, the lowest and the highest effect that the paper reports, if it has a
         number.
@@ -75,7 +75,6 @@ class Finding:
     low: float
     high: float
     verdict: str
-    central: bool
     form: str
     least: float | None = None
     means: str = ""
@@ -109,24 +108,22 @@ def measured(
     above: float | None = None,
     below: float | None = None,
     ratio: bool = False,
-    central: bool = True,
     form: str = ".3g",
 ) -> Finding:
-    """A finding from one sample a seed; with both bounds, it must lie between them.
+    """A finding of our own, from one sample a seed; with both bounds, it must lie between them.
 
     Args:
       text: what was measured and what is expected.
       samples: shape (seeds,), paired differences or ratios where two rules are compared. A single
         one, or equal ones, are taken as exact.
-      above: the claim says that the mean is above this.
-      below: the claim says that the mean is below this.
+      above: the mean is expected above this.
+      below: the mean is expected below this.
       ratio: whether to take the geometric mean, as befits ratios.
-      central: whether the verdict on the claim rests on it.
       form: how the numbers are written.
     """
     values = np.asarray(samples, float)
     if not np.isfinite(values).all() or (ratio and (values <= 0).any()):
-        return Finding(text, math.nan, math.nan, math.nan, UNDECIDED, central, form)
+        return Finding(text, math.nan, math.nan, math.nan, UNDECIDED, form)
     value, low, high = interval(np.log(values) if ratio else values, ratio=ratio)
     floor = -math.inf if above is None else above
     ceiling = math.inf if below is None else below
@@ -136,7 +133,7 @@ def measured(
         verdict = FAILS
     else:
         verdict = UNDECIDED
-    return Finding(text, value, low, high, verdict, central, form)
+    return Finding(text, value, low, high, verdict, form)
 
 
 def claimed(
@@ -192,7 +189,6 @@ class Trend:
             self.growth,
             above=1,
             ratio=True,
-            central=False,
         )
 
     @property
@@ -203,7 +199,7 @@ class Trend:
 
 
 def interval(samples: np.ndarray, *, ratio: bool = False) -> tuple[float, float, float]:
-    """The mean with its 95 % interval (Student's t); of logarithms for a ratio, and back."""
+    """The mean with its 95 % interval (Student's t); samples of a ratio are its logarithms."""
     mean, half = samples.mean(), 0.0
     if len(samples) > 1:
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(samples) - 1)
@@ -214,8 +210,8 @@ def interval(samples: np.ndarray, *, ratio: bool = False) -> tuple[float, float,
 
 
 def overall(findings: Iterable[Finding]) -> str:
-    """The verdict on a claim: it holds if all its central findings do, and fails if one does."""
-    verdicts = {finding.verdict for finding in findings if finding.central}
+    """The verdict on a paper: it holds if all its claims do, and fails if one does."""
+    verdicts = {finding.verdict for finding in findings if finding.least is not None}
     if FAILS in verdicts:
         return FAILS
     return UNDECIDED if UNDECIDED in verdicts else HOLDS
@@ -292,10 +288,9 @@ class Record:
       protocol: how it was measured, in paragraphs.
       findings: what was measured.
       verdict: on the claim.
-      seconds: how long the script ran, by the clock.
+      seconds: of processor time that the script took.
       machine: where.
       share: of the full experiment.
-      clock: which one.
       source: title, address and year of a paper other than the rule's own that makes the claim.
     """
 
@@ -307,7 +302,6 @@ class Record:
     seconds: float
     machine: str
     share: float
-    clock: str = "with nothing else on two cores"
     source: Sequence[str] | None = None
 
     @property
@@ -370,7 +364,6 @@ def main(rule: str, experiment: Experiment, *, source: Sequence[str] | None = No
         seconds=seconds,
         machine=f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
         share=options.share,
-        clock="of processor time",
         source=source,
     )
     record.save(stem.with_suffix(".json"))
@@ -382,4 +375,4 @@ def main(rule: str, experiment: Experiment, *, source: Sequence[str] | None = No
     print(f"\nVerdict: {record.verdict}")
     if options.share < 1:
         print(f"(a trial with {options.share:g} of the steps and two seeds, no evidence)")
-    print(f"{seconds:.0f} s {record.clock}, {stem.with_suffix('.png')}")
+    print(f"{seconds:.0f} s of processor time, {stem.with_suffix('.png')}")

@@ -30,6 +30,10 @@ from optzoo.optimizers.adaptive.diffgrad import (
     diffgrad as diffgrad,
     scale_by_diffgrad as scale_by_diffgrad,
 )
+from optzoo.optimizers.adaptive.exponentiated_gradient import (
+    exponentiated_gradient as exponentiated_gradient,
+    exponentiated_plus_minus as exponentiated_plus_minus,
+)
 from optzoo.optimizers.adaptive.grams import grams as grams, scale_by_grams as scale_by_grams
 from optzoo.optimizers.adaptive.gravity import (
     gravity as gravity,
@@ -46,4 +50,8 @@ from optzoo.optimizers.adaptive.innaprop import (
 from optzoo.optimizers.adaptive.mars import (
     mars as mars,
     scale_by_mars as scale_by_mars,
+)
+from optzoo.optimizers.adaptive.optimistic_adam import (
+    optimistic_adam as optimistic_adam,
+    scale_by_optimistic_adam as scale_by_optimistic_adam,
 )

@@ -5,6 +5,8 @@ Look here for runs of unknown length.
 """
 
 from optzoo.optimizers.averaged.entropy_sgd import entropy_sgd as entropy_sgd
+from optzoo.optimizers.averaged.igt import igt as igt, nigt as nigt
+from optzoo.optimizers.averaged.opt_amsgrad import opt_amsgrad as opt_amsgrad
 from optzoo.optimizers.averaged.schedule_free import (
     schedule_free as schedule_free,
     schedule_free_adamw as schedule_free_adamw,

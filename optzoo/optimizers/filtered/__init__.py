@@ -6,6 +6,7 @@ Look here for one idea to add to a rule that you already trust.
 
 from optzoo.optimizers.filtered.cautious import cautious as cautious
 from optzoo.optimizers.filtered.flooding import flooding as flooding
+from optzoo.optimizers.filtered.grades import grades as grades
 from optzoo.optimizers.filtered.gradient_regularization import (
     gradient_regularization as gradient_regularization,
 )

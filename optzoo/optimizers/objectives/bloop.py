@@ -61,10 +61,11 @@ def bloop(
 
     Returns:
       The optimizer, with one number a weight beside the state of `tx`; it needs `gradients` in
-      `update`, the main one first; an auxiliary one is a sum where there are several.
+      `update`, the main one first; the auxiliary one is a sum where there are several. A single
+      objective passes as it is.
 
     Raises:
-      ValueError: for an argument out of range, or `update` without two gradients.
+      ValueError: for an argument out of range, or `update` with more than two gradients or none.
 
     References:
       Hsieh et al. 2024, arXiv 2402.02998; official code apple/ml-bloop, whose `ema` is 1 − decay
@@ -72,10 +73,12 @@ def bloop(
     """
 
     def weights(objectives: Objectives) -> jax.Array:
-        if objectives.count != 3:
+        if objectives.count > 3:
             raise ValueError(
                 f"bloop: gradients must be of two objectives; got {objectives.count - 1}"
             )
+        if objectives.count < 3:
+            return jnp.array([1.0, 0.0], objectives.peak.dtype)
         products = objectives.products()
         ridge = jnp.asarray(eps, products.dtype) / jnp.square(objectives.peak)
         ratio = products[2, 1] / (products[2, 2] + ridge)

@@ -64,7 +64,7 @@ def gradnorm(
 
     Returns:
       The optimizer, with two numbers an objective beside the state of `tx`; it needs `gradients`
-      and `values` in `update`.
+      and `values` in `update`. A single objective passes as it is.
 
     Raises:
       ValueError: for an argument out of range, another number of gradients or values than
@@ -82,6 +82,8 @@ def gradnorm(
 
     def weigh(rows: Objectives, state: GradNormState) -> tuple[jax.Array, GradNormState]:
         losses = jnp.asarray(require(rows.extra_args, "values", "gradnorm"), state.weights.dtype)
+        if rows.count == 1:
+            return jnp.ones_like(losses), state
         if losses.shape != (objectives,) or rows.count != objectives:
             raise ValueError(
                 f"gradnorm: gradients and values must be of {objectives} objectives; got "

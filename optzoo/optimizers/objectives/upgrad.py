@@ -50,7 +50,8 @@ def upgrad(
       project: "each" gradient by itself, or the "mean" of them, which is DualProj.
       pref_vector: how much each objective counts, one number each; 1/m by default.
       norm_eps: below this squared size of all gradients together they are averaged as they are.
-      reg_eps: part of the identity in G, so that gradients in one line have an answer.
+      reg_eps: part of the identity in G, so that gradients in one line have an answer. An objective
+        whose gradient is no longer than √reg_eps of the longest is hardly heard: scale the losses.
 
     Returns:
       The optimizer, with the state of `tx`; it needs `gradients` in `update`.

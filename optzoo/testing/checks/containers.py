@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optzoo.testing import mesh as meshes
 from optzoo.testing.check import DoesNotApply, check, fail
@@ -203,6 +204,8 @@ def nnx_metadata(subject: Subject) -> None:
     host, (gradients, *_) = meshes.host_trees()
     expected = subject.run_compiled(host, [gradients]).params
     host = jax.device_put(host, everywhere)
+    # It hands over what the rule asks for.
+    tx = optax.GradientTransformation(subject.tx.init, subject.update)
 
     def annotated(tree):
         if isinstance(tree, dict):
@@ -211,7 +214,7 @@ def nnx_metadata(subject: Subject) -> None:
 
     def create():
         model = annotated(host)
-        return model, nnx.Optimizer(model, subject.tx, wrt=nnx.Param)
+        return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
 
     @nnx.jit
     def step(model, optimizer, gradients):

@@ -25,7 +25,7 @@ def target(subject: Subject) -> distributed.Target:
     found = importable(subject.factory)
     if found is None:
         raise DoesNotApply("needs a factory that another process can import by name")
-    if subject.extra_args(subject.params, subject.params):
+    if subject.extra_args(subject.params, subject.params).keys() - subject.needs.keys():
         raise DoesNotApply("needs extra arguments that another process does not have")
     if not distributed.is_plain(found[1]):
         raise DoesNotApply("needs arguments that another process can be given as text")
