@@ -242,8 +242,9 @@ def conflicting() -> Problem:
 
     f₁ and f₂ are the same quadratic bowl in eight dimensions, a hundred times steeper one way than
     another, around two places; f₁ is multiplied by ten. The loss is their mean; reported is the
-    worse of the two without the factor, lowest half-way; the target is twice that. Who follows the mean ends at the first place; tells apart who lets neither rise for the
-    other: for `upgrad` and its kin.
+    worse of the two without the factor, lowest half-way; the target is twice that. Who follows the
+    mean ends at the first place; tells apart who lets neither rise for the other: for `upgrad` and
+    its kin.
     """
     size, factors = 8, jnp.asarray([10.0, 1.0])
     steepness = jnp.asarray(np.geomspace(1, 0.01, size), jnp.float32)
