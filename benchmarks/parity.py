@@ -32,17 +32,19 @@ CAPTION = """\
 D is the largest difference in any number after the last of 25 to 200 steps, relative to how far
 the weights moved, with the recorded gradients and options in float64; in brackets, the recordings
 in which a library differs by more than rounding. Of a schedule, D is the largest difference at any
-step, relative to its largest rate. The reference is the authors' code or, where none
-is public or runs here, NumPy after their text: AdaGO, trust_region and modular_descent; the papers'
-forms of AdaMod, AMSGrad and NAG-GS; Stable-SPAM's mended resets; NovoGrad in TensorFlow, Gravity in
-Keras and Entropy-SGD in Lua."""
+step, relative to its largest rate. The reference is the authors' code or, where none is public or
+runs here, NumPy after their text: AdaGO, trust_region, modular_descent, nigt, EG±, gradient
+regularisation and flooding; the papers' forms of AdaMod, AMSGrad, OPT-AMSGrad, NAG-GS and GradES by
+gradients; Stable-SPAM's mended resets; NovoGrad in TensorFlow, Gravity and optimistic Adam in Keras
+and Entropy-SGD in Lua."""
 
 Deviations = dict[str, float]
 
 
 def golden() -> tuple[ModuleType, ModuleType]:
     """The modules beside the recordings that replay them: in JAX, and in PyTorch."""
-    sys.path.insert(0, str(ROOT / "tests" / "golden"))
+    # Recordings name helpers as golden.replay, and record.py imports replay.
+    sys.path[:0] = [str(ROOT / "tests" / "golden"), str(ROOT / "tests")]
     try:
         for package in LIBRARIES:
             importlib.import_module(package)

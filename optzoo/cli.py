@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 import webbrowser
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,9 @@ def _app(command: str) -> Any:
                 "--problems`.  [default: four quick ones]"
             ),
         ] = None,
-        everything: Annotated[bool, typer.Option("--all", help="All problems.")] = False,
+        everything: Annotated[
+            bool, typer.Option("--all", help="All problems but the large ones.")
+        ] = False,
         lrs: Annotated[
             str | None,
             typer.Option(
@@ -80,11 +83,19 @@ def _app(command: str) -> Any:
                 "grows on the side where the best is the outermost, up to three times."
             ),
         ] = None,
+        tuner: Annotated[
+            str,
+            typer.Option(
+                help="grid: those learning rates. random:32: so many settings of learning rate, "
+                "weight decay, b1, b2 and what else a rule has ranges for. tpe:32: as many, chosen "
+                "by Optuna."
+            ),
+        ] = "grid",
         schedule: Annotated[
             str,
             typer.Option(
-                help="constant, cosine (after a linear warm-up) or both, comma-separated; a rule "
-                "that owns its schedule keeps it."
+                help="Comma-separated schedules, such as constant,cosine,cyclical(period=50); a "
+                "rule that owns its schedule keeps it."
             ),
         ] = "constant",
         weight_decay: Annotated[
@@ -106,9 +117,37 @@ def _app(command: str) -> Any:
                 "command with the same --out makes the schedule of RULE+refined."
             ),
         ] = "",
+        until: Annotated[
+            float | None,
+            typer.Option(
+                help="Also find the fewest steps that bring every rule's mean test loss below this "
+                "loss. Rules that plan to their end are run for each length tried."
+            ),
+        ] = None,
+        confidence: Annotated[
+            float, typer.Option(help="Of each one-sided test for --until.")
+        ] = 0.95,
+        test_seeds: Annotated[
+            int, typer.Option(help="Seeds that test for --until, beside those of --seeds.")
+        ] = 8,
         out: Annotated[
             Path, typer.Option(help="Folder for the results; a repeated command resumes there.")
         ] = out_default,
+        on: Annotated[
+            str | None,
+            typer.Option(
+                help="Where to run: processes:COUNT of this machine, the workers of "
+                "dask:HOST:PORT or ray:HOST:PORT, or slurm.  [default: this process, on all its "
+                "devices]"
+            ),
+        ] = None,
+        slurm: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="With --on slurm, an option of sbatch as name=value, such as partition=gpu, "
+                "gpus_per_node=1, time=60 or array_parallelism=20; as often as need be."
+            ),
+        ] = None,
         coordinator: Annotated[
             str | None,
             typer.Option(
@@ -120,8 +159,11 @@ def _app(command: str) -> Any:
         process: Annotated[int | None, typer.Option(help="Which of them, from 0.")] = None,
     ) -> None:
         """Compare optimizers on problems, and write a report."""
+        import jax
+
         from optzoo import compose
         from optzoo.compare import Grid, UserError, machine, run
+        from optzoo.compare.engines.start import started
         from optzoo.compare.show import report, terminal
 
         try:
@@ -129,23 +171,36 @@ def _app(command: str) -> Any:
             machine.cache_compilations()
             # A callback's error is told in one line; JAX would print its traceback besides.
             logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
-            with terminal.Reporter(machine.leads()) as reporter:
+            if slurm and not on:
+                raise UserError("--slurm needs --on slurm")
+            if on:
+                # The accelerators are the workers'.
+                jax.config.update("jax_platforms", "cpu")
+            with (
+                started(on, slurm or [], out / "jobs") if on else nullcontext() as executor,
+                terminal.Reporter(machine.leads()) as reporter,
+            ):
                 results = run(
                     ["all"] if everything else _split(problems),
                     None if optimizers is None else compose.split(optimizers),
                     lrs=None if lrs is None else Grid.parse(lrs),
-                    schedules=_split(schedule) or [],
+                    tuner=tuner,
+                    schedules=compose.split(schedule),
                     weight_decay=weight_decay,
                     seeds=seeds,
                     steps=steps,
                     record=_split(record) or [],
+                    until=until,
+                    confidence=confidence,
+                    test_seeds=test_seeds,
                     out=out,
+                    executor=executor,
                     command=command,
                     progress=reporter,
                 )
             if not machine.leads():
                 return
-            page, table = report.write(results, out)
+            written = report.write(results, out)
         except UserError as error:
             if machine.is_joined():
                 machine.leave(str(error))
@@ -157,7 +212,29 @@ def _app(command: str) -> Any:
             # What still computes is not waited for: the store holds whatever is finished.
             os._exit(130)
         terminal.show_results(results)
-        print(*map(_printable, (page, table, out)), sep="\n")
+        print(*map(_printable, (*written, out)), sep="\n")
+        sys.exit(int(reporter.failed))
+
+    @app.command("merge")
+    def merge_command(
+        first: Annotated[Path, typer.Argument(help="The output folder of a comparison.")],
+        second: Annotated[Path, typer.Argument(help="Another one.")],
+        out: Annotated[
+            Path, typer.Option("--out", "-o", help="A new folder, for the runs of both.")
+        ],
+    ) -> None:
+        """Join the results of two comparisons, and write their report."""
+        from optzoo.compare import Results, UserError
+        from optzoo.compare.keep import folder, merge
+        from optzoo.compare.show import report
+
+        try:
+            with folder.held(out):
+                merge.merge(first, second, out)
+                paths = report.write(Results.load(out), out)
+        except UserError as error:
+            _fail(str(error))
+        print(*map(_printable, (*paths, out)), sep="\n")
 
     @app.command("report")
     def report_command(
@@ -184,7 +261,7 @@ def _app(command: str) -> Any:
         try:
             results = Results.load(folder)
             if other is None:
-                paths = [*report.write(results, folder)]
+                paths = report.write(results, folder)
             else:
                 page, results = report.write_both(results, Results.load(other), folder, other)
                 paths = [page]

@@ -72,6 +72,11 @@ def unrefined(text: str) -> str:
     return str(parse(text)._unrefined)
 
 
+def plugins_in(text: str) -> list[str]:
+    """What of a rule is "package.module:name"."""
+    return [part.name for part in parse(text)._parts if ":" in part.name]
+
+
 def split(text: str) -> list[str]:
     """The parts of a list, at the commas that stand outside all parentheses."""
     commas = [at for at in _outside(text) if text[at] == ","]
@@ -141,7 +146,10 @@ class Rule:
         factory.__name__ = factory.__qualname__ = str(self)
         traits = frozenset(trait for part in self._parts for trait in part.declared.traits)
         gradients = 1 + sum(part.declared.gradients - 1 for part in self._parts)
-        return replace(unpublished(factory), traits=traits, gradients=gradients)
+        # What the text says is not tuned.
+        ranges = {**core.declared.ranges, **dict.fromkeys(core.options)}
+        entry = unpublished(factory, ranges=ranges)
+        return replace(entry, traits=traits, gradients=gradients)
 
     def build(
         self,
@@ -168,7 +176,7 @@ class Rule:
         asks = self._parameters.get("learning_rate")
         if rate is None and asks is not None and asks.default is asks.empty:
             raise ValueError(_marked(f"{self.name} needs a learning rate", *self.place))
-        known = {"total_steps": total_steps or 0, "peak": peak}
+        known = {"total_steps": 0 if total_steps is None else total_steps, "peak": peak}
         given = {**known, **self.options, "learning_rate": rate, **options}
         try:
             return self.declared.build(**given)

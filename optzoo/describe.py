@@ -42,25 +42,27 @@ def describe(
     Returns:
       One line a leaf: path, shape, dtype, group, the matrix it is seen as (in × out, with the
       number of stacked matrices in front), bytes of state, and the reason for its group; then
-      one line a group. Where the state contradicts the reason, the reason reads "overruled";
-      a question mark behind it is followed by what was assumed of the axes without proof.
+      one line a group. Where the state has Kronecker factors, a column shows them, axis by axis:
+      n² for a matrix, n for its diagonal, — for nothing, with the number of equal blocks in front.
+      Where the state contradicts the reason, the reason reads "overruled"; a question mark behind
+      it is followed by what was assumed of the axes without proof.
     """
     found = routes(params, axes, include, exclude)
     held = [_Held({route.label}) for route in found] if tx is None else _holdings(tx, params, found)
     groups = [" ".join(sorted(hold.groups)) or "all" for hold in held]
-    rows = [
-        (
-            route.path,
-            str(np.shape(route.leaf)),
-            str(jax.dtypes.result_type(route.leaf)),
-            group,
-            _matrix(route),
-            "" if tx is None else f"{hold.bytes:,}",
-            _reason(route, group),
-        )
-        for route, group, hold in zip(found, groups, held, strict=True)
-    ]
-    head = ("leaf", "shape", "dtype", "group", "in × out", "state bytes", "why")
+    columns = {
+        "leaf": [route.path for route in found],
+        "shape": [str(np.shape(route.leaf)) for route in found],
+        "dtype": [str(jax.dtypes.result_type(route.leaf)) for route in found],
+        "group": groups,
+        "in × out": [_matrix(route) for route in found],
+        "factors": [hold.factors for hold in held],
+        "state bytes": ["" if tx is None else f"{hold.bytes:,}" for hold in held],
+        "why": [_reason(route, group) for route, group in zip(found, groups, strict=True)],
+    }
+    if not any(columns["factors"]):
+        del columns["factors"]
+    head, rows = tuple(columns), zip(*columns.values(), strict=True)
     return "\n".join([_aligned([head, *rows]), "", *_totals(found, groups, held)])
 
 
@@ -70,6 +72,7 @@ class _Held:
 
     groups: set[str] = field(default_factory=set)
     bytes: int = 0
+    factors: str = ""
 
 
 def _holdings(tx: optax.GradientTransformation, params: Tree, found: list[Route]) -> list[_Held]:
@@ -87,7 +90,12 @@ def _holdings(tx: optax.GradientTransformation, params: Tree, found: list[Route]
         if route.axes is not None and route.axes.split != 1
     }
     labels: set[str] = set()
-    for path, node in tree_leaves_with_path(jax.eval_shape(tx.init, params), is_leaf=_is_empty):
+    state = jax.eval_shape(tx.init, params)
+    for _, factors in optax.tree.get_all_with_path(state, "factors"):
+        for key, path in named.items():
+            if isinstance(factors, dict) and key.key in factors:
+                held[path].factors = _factors(factors[key.key])
+    for path, node in tree_leaves_with_path(state, is_leaf=_is_empty):
         label = {str(key.key) for field, key in pairwise(path) if field == _PARTITION}
         labels |= label
         owner = next((path[start:] for start in range(len(path)) if path[start:] in held), ())
@@ -107,6 +115,17 @@ def _holdings(tx: optax.GradientTransformation, params: Tree, found: list[Route]
 
 
 _PARTITION = GetAttrKey("inner_states")
+
+
+def _factors(blocks: tuple[tuple[Any, ...], ...]) -> str:
+    """What each axis of each block keeps, of several layers where they are stacked."""
+    counts: dict[str, int] = defaultdict(int)
+    for axes in blocks:
+        # Stacked layers come first; then a matrix has two axes and a diagonal one.
+        kept = [axis for axis in axes if not isinstance(axis, tuple)]
+        signs = ("—" if isinstance(a, tuple) else f"{a.shape[1]}{'²' * (a.ndim > 2)}" for a in axes)
+        counts[" × ".join(signs)] += kept[0].shape[0] if kept else 1
+    return " + ".join(f"{n} of {sizes}" if n > 1 else sizes for sizes, n in counts.items())
 
 
 def _is_empty(node: Any) -> bool:

@@ -2,8 +2,9 @@
 
 import enum
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
@@ -49,6 +50,60 @@ ARGUMENTS = {
 
 
 @dataclass(frozen=True)
+class Range:
+    """Where to look for a good value of an argument.
+
+    Attributes:
+      low, high: its ends.
+      scale: what is spread evenly: the value ("linear"), its logarithm ("log"), or the logarithm of
+        its distance to 1 ("decay"), for averages that forget.
+
+    Raises:
+      ValueError: for ends in the wrong order, or beyond what the scale has logarithms of.
+    """
+
+    low: float
+    high: float
+    scale: Literal["linear", "log", "decay"] = "log"
+
+    def __post_init__(self) -> None:
+        known = {"linear": -math.inf < self.low, "log": 0 < self.low, "decay": self.high < 1}
+        if not (known[self.scale] and self.low < self.high < math.inf):
+            raise ValueError(f"{self!r} is no range")
+
+    def at(self, share: float) -> float:
+        """The value at a share of the way from `low` to `high`."""
+        low, high = self._to(self.low), self._to(self.high)
+        return self._from(low + share * (high - low))
+
+    def share(self, value: float) -> float:
+        """Where a value lies, from 0 to 1; values outside count as the nearest end."""
+        low, high = self._to(self.low), self._to(self.high)
+        return min(max((self._to(value) - low) / (high - low), 0.0), 1.0)
+
+    def _to(self, value: float) -> float:
+        if self.scale == "linear":
+            return value
+        return math.log(value) if self.scale == "log" else -math.log(1 - value)
+
+    def _from(self, place: float) -> float:
+        if self.scale == "linear":
+            return place
+        return math.exp(place) if self.scale == "log" else 1 - math.exp(-place)
+
+
+RANGES = {
+    "weight_decay": Range(1e-4, 1.0),
+    "b1": Range(0.5, 0.995, "decay"),
+    "momentum": Range(0.5, 0.995, "decay"),
+    "b2": Range(0.8, 0.9995, "decay"),
+}
+"""Where to look for arguments that mean the same in every rule, unless it declares otherwise."""
+MULTIPLES = Range(1 / 30, 30.0)
+"""Where to look for the learning rate, as a multiple of the rule's own default."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """What is registered: a factory and where it comes from; all else derives from these.
 
@@ -65,8 +120,10 @@ class Entry:
       traits: what the signature does not tell; see `Trait`.
       kind: "optimizer", "wrapper" or "schedule".
       default: whether it belongs to a comparison that names no optimizers.
-      gradients: how many gradients (forward and backward passes of the same batch) a step costs; of
-        a wrapper, how many around a rule that takes one.
+      gradients: how many gradients (forward and backward passes of the same batch) a step costs at
+        most; of a wrapper, how many around a rule that takes one.
+      ranges: where to look for good values of its arguments, beside and instead of `RANGES`; None
+        for what is not to be tuned.
     """
 
     factory: Factory
@@ -80,6 +137,7 @@ class Entry:
     kind: Kind = "optimizer"
     default: bool = False
     gradients: int = 1
+    ranges: Mapping[str, Range | None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -100,6 +158,18 @@ class Entry:
         """Every argument with a default, in the order of the signature."""
         parameters = self.signature.parameters.items()
         return {name: p.default for name, p in parameters if p.default is not p.empty}
+
+    @property
+    def tunable(self) -> dict[str, Range]:
+        """Where to look for good values of what a rule has numbers for, but its learning rate."""
+        numbers = {
+            name
+            for name, value in self.defaults.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        known = {**RANGES, **self.ranges}
+        ranges = {name: known.get(name) for name in self.defaults if name in numbers}
+        return {name: one for name, one in ranges.items() if one and name != "learning_rate"}
 
     @property
     def _doc(self) -> list[str]:
@@ -207,9 +277,12 @@ def get(name: str) -> Entry:
     return named("optimizer", name, REGISTRY)
 
 
-def unpublished(factory: Factory, *, default: bool = False) -> Entry:
+def unpublished(
+    factory: Factory, *, default: bool = False, ranges: Mapping[str, Range | None] | None = None
+) -> Entry:
     """An entry for a factory that is not in the registry: it can be run, but has no paper."""
-    return Entry(factory, "", (), 0, None, "", None, frozenset(), default=default)
+    facts = "", (), 0, None, "", None, frozenset[Trait]()
+    return Entry(factory, *facts, default=default, ranges=ranges or {})
 
 
 def named(kind: str, name: str, known: Mapping[str, V]) -> V:
@@ -246,11 +319,13 @@ class Declaration:
         traits: tuple[Trait, ...] = (),
         default: bool = False,
         gradients: int = 1,
+        ranges: Mapping[str, Range | None] | None = None,
     ) -> Callable[[F], F]:
         """Registers the factory it decorates; see `Entry` for the arguments.
 
         Raises:
-          ValueError: without both arxiv and url, or for a name that is registered already.
+          ValueError: without both arxiv and url, for a name that is registered already, or for
+            the range of an argument that there is not.
         """
         kind, link = self.kind, url or (arxiv and f"https://arxiv.org/abs/{arxiv}")
         if not link:
@@ -258,7 +333,10 @@ class Declaration:
 
         def register(factory: F) -> F:
             facts = title, authors, year, arxiv, link, code, frozenset(traits)
-            REGISTRY.add(Entry(factory, *facts, kind, default, gradients))
+            entry = Entry(factory, *facts, kind, default, gradients, ranges or {})
+            if unknown := entry.ranges.keys() - entry.signature.parameters.keys():
+                raise ValueError(f"{entry.name} has no argument {min(unknown)!r} to range over")
+            REGISTRY.add(entry)
             return factory
 
         return register

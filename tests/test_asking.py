@@ -115,9 +115,18 @@ def test_a_step_takes_the_gradients_that_are_declared(name):
     def step(params, gradients):
         extra = offers(params, gradients)
 
-        def value_fn(params):
+        @jax.custom_vjp
+        def differentiated(params):
+            return params
+
+        def noted(params):
             taken.append(None)
-            return extra["value_fn"](params)
+            return params, None
+
+        differentiated.defvjp(noted, lambda _, slopes: (slopes,))
+
+        def value_fn(params):
+            return extra["value_fn"](differentiated(params))
 
         made = wrapped(name, optax.sgd(0.1)) if entry.kind == "wrapper" else entry.factory()
         counted = extra | {"value_fn": value_fn}

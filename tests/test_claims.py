@@ -103,6 +103,13 @@ def test_a_claim_is_judged_by_its_effect(effects, least, verdict):
     )
 
 
+def test_the_picture_has_a_row_for_each_claim_by_verdict_and_effect():
+    claims = [claimed(str(effect), [effect]) for effect in (0.5, math.nan, 2.0, 4.0)]
+    figure = drawing.effects([("rule", claim) for claim in claims])
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["rule: 4.0", "rule: 2.0", "rule: nan", "rule: 0.5"]
+
+
 def test_a_trend_is_a_power_of_the_size_for_each_seed():
     sizes, factors = np.asarray([10.0, 20.0, 80.0]), np.asarray([1.0, 2.0])
     trend = Trend(sizes, factors[:, None] * sizes ** np.asarray([0.5, 0.25])[:, None])

@@ -73,6 +73,32 @@ def test_a_report_of_two_comparisons_and_exports(tmp_path, capsys):
     assert "missing holds no results" in capsys.readouterr().err
 
 
+def test_two_stores_are_joined(tmp_path, capsys):
+    both = [*TINY, "--optimizers", "sgd,lion"]
+    call(*both, "--out", "both", "--on", "processes:1")
+    call(*TINY, "--out", "a")
+    call(*TINY, "--out", "b", "--optimizers", "lion,sgd")
+    call(*TINY, "--out", "longer", "--steps", "5")
+    capsys.readouterr()
+    assert call("merge", "a", "b", "-o", "c/d") == 0
+    assert capsys.readouterr().out.splitlines() == ["c/d/report.html", "c/d/results.csv", "c/d"]
+    joined, whole = (Results.load(tmp_path / name) for name in ("c/d", "both"))
+    key = ["optimizer", "learning_rate", "seed"]
+    frames = [one.frame.drop(columns="seconds").sort_values(key) for one in (joined, whole)]
+    assert len(frames[0]) and frames[0].equals(frames[1].set_index(frames[0].index))
+    assert joined.about["optimizers"] == ["sgd", "lion"]
+    # What the joined store holds is not repeated, from whichever part it comes.
+    assert call(*both, "--out", "c/d") == 0
+    assert "in the results already" in capsys.readouterr().err
+    for arguments, words in (
+        (["a", "longer", "-o", "e"], "a and longer cannot be merged: rosenbrock has other steps"),
+        (["a", "missing", "-o", "e"], "missing holds no results"),
+        (["a", "b", "-o", "c/d"], "c/d holds results already"),
+    ):
+        assert call("merge", *arguments) == 2
+        assert words in capsys.readouterr().err and not (tmp_path / "e" / "results.sqlite").exists()
+
+
 def test_results_fit_eighty_columns(capsys):
     rules = "schedule_free_radam,schedule_free_sgd,sgd"
     assert call(*TINY, "--problems", "rosenbrock,rosenbrock_100", "--optimizers", rules) == 0
@@ -105,6 +131,8 @@ def test_narrow_terminals_show_fewer_columns_and_whole_names(capsys, monkeypatch
         (["--weight-decay", "-1"], "weight decay"),
         (["--problems", "landscape"], "did you mean 'landscapes'"),
         (["--processes", "2"], "--coordinator"),
+        (["--on", "proceses:2"], "unknown engine 'proceses': did you mean 'processes'?"),
+        (["--on", "processes:0"], "a whole number from 1 up, not '0'"),
         (["--optimizers", "sgdd"], "did you mean 'sgd'"),
         (["--optimizers", ","], "empty"),
         (["--problems", "rosenbrok"], "did you mean 'rosenbrock'"),
@@ -169,6 +197,25 @@ def test_plugins(tmp_path, capsys):
     arguments = ["--optimizers", "mine:rule,optax:sgd", "--problems", "mine:bowl", "--lrs", "0.1"]
     assert call("compare", *arguments, "--out", "out") == 0
     assert "mine:rule" in capsys.readouterr().out
+
+
+def test_an_engine_that_is_not_installed_names_the_command(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert call(*TINY, "--on", "dask:127.0.0.1:1") == 2
+    assert "needs distributed: pip install 'optzoo[dask]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("nowhere", "the address of a Dask scheduler is HOST:PORT, not 'nowhere'"),
+        ("127.0.0.1:1", "nobody answers at 127.0.0.1:1: Connection refused"),
+    ],
+)
+def test_a_scheduler_out_of_reach_is_told_in_one_line(tmp_path, capsys, address, words):
+    pytest.importorskip("distributed", reason="needs Dask: pip install 'optzoo[dask]'")
+    assert call(*TINY, "--out", "out", "--on", f"dask:{address}") == 2
+    assert capsys.readouterr().err == f"optzoo: {words}\n" and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("missing", ["flax", "pandas", "plotly", "rich", "typer"])

@@ -17,6 +17,7 @@ from optzoo.compare.plan.baselines import BASELINES, REFERENCE
 from optzoo.compare.plan.contestants import contestants
 from optzoo.compare.plan.grid import MAX_GROWTH
 from optzoo.compare.plan.select import optimizers
+from optzoo.compare.plan.tuners import Trial
 from optzoo.compare.read.metrics import bootstrap, expected_best, letters, profile, progress
 from optzoo.compare.read.pairing import changes, merged
 from optzoo.compare.read.tables import Tried
@@ -112,6 +113,19 @@ def test_weight_decay_is_held_for_all_who_have_it():
     np.testing.assert_allclose(end(weight_decay=0.0)[["decayed", "descent"]], 0.9, rtol=1e-6)
 
 
+def test_a_schedule_may_have_arguments():
+    rules = contestants({"adamw": BASELINES["adamw"]}, ["cyclical(period=4, floor=0.5)"], 0.0)
+    (rule,) = rules.values()
+    assert [*rules] == ["adamw+cyclical(period=4, floor=0.5)"]
+    tx, params = rule.build(0.1, 10), {"w": jnp.zeros(2)}
+    # Optax's rules promote dtypes implicitly.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params)
+    np.testing.assert_allclose(updates["w"], [-0.05, -0.05], rtol=1e-5)
+    with pytest.raises(UserError, match="periode"):
+        contestants({"adamw": BASELINES["adamw"]}, ["cyclical(periode=4)"], None)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -190,7 +204,7 @@ def test_a_problem_that_starts_at_nan_is_refused():
 
 
 def test_runs_that_do_not_fit_into_memory_together_go_one_after_the_other(monkeypatch):
-    cells = [(0.1, seed) for seed in range(5)]
+    cells = [(Trial(0.1), seed) for seed in range(5)]
 
     def sweep():
         [contestant] = contestants(optimizers([descent]), ["constant"], None).values()
@@ -281,7 +295,7 @@ def test_the_ranking_is_in_the_order_of_mean_ranks():
             0.1,
             1.0,
             1,
-            1e-3,
+            {"cpu": 1e-3},
         )
         for problem in ("one", "two")
         for i, name in enumerate(names)
@@ -295,6 +309,18 @@ def test_the_ranking_is_in_the_order_of_mean_ranks():
     behind = [not set(ties) & set(ranking["ties"][0]) for ties in ranking["ties"]]
     assert behind[0] is False and behind[-1] is True
     assert (ranking["place"][behind] > 1).all()
+
+
+def test_times_are_compared_only_where_they_were_taken_on_equal_devices():
+    runs = [Run(0.1, 0, {"loss": [9.0, 1.0]}, {"loss": 1.0}, device="GPU")]
+    costs = {"a": {"CPU": 1.0, "GPU": 0.1}, "b": {"GPU": 0.2}, "c": {"CPU": 9.0}, "d": {"GPU": 0.3}}
+    grids = {("one", name): Tried("", runs, 0.1, 1.0, 1, cost) for name, cost in costs.items()}
+    details = {"steps": 10, "checkpoints": [0, 10], "target": 1.0}
+    found = Results({"seeds": 1, "problems": {"one": details}}, grids)
+    assert found.timed_on == "GPU" and found.devices == ["GPU"]
+    seconds = found.frame.set_index("optimizer")["seconds"]
+    assert seconds.dropna().to_dict() == {"a": 1.0, "b": 2.0, "d": 3.0}
+    assert found.table.set_index("optimizer")["step_seconds"].isna().to_dict()["c"]
 
 
 def test_one_seed_tells_nobody_apart():
@@ -340,7 +366,8 @@ def test_results_are_read_back_and_exported(tmp_path):
     written = export.write(found, **files, png=tmp_path / "png")
     assert all(path.stat().st_size for path in written)
     assert len(json.loads(files["json"].read_text())) == len(found.frame)
-    overall, by_problem = len(charts.OVERALL), len(charts.BY_PROBLEM)
+    overall = len(charts.OVERALL)
+    by_problem = sum(chart.applies(found, "bowl") for chart in charts.BY_PROBLEM.values())
     assert len(list((tmp_path / "png").iterdir())) == overall + by_problem
     with pytest.raises(UserError, match="cannot write"):
         export.write(found, csv=tmp_path / "none" / "runs.csv")
@@ -356,9 +383,9 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("with_optax")
 def test_every_chart_can_be_drawn_in_a_notebook():
     easy = dataclasses.replace(bowl(), target=1.8)
-    found = run([easy], [descent, REFERENCE], lrs=[0.1], seeds=2)
+    found = run([easy], [descent, REFERENCE], lrs=[0.1], seeds=2, until=1.8, test_seeds=2)
     drawn = [found.plot_ranking(), found.plot_speed(), found.plot_profile(), found.plot_budget()]
-    drawn += [found.plot_losses("bowl"), found.plot_rates("bowl")]
+    drawn += [found.plot_losses("bowl"), found.plot_rates("bowl"), found.plot_until("bowl")]
     assert len(drawn) == len(charts.CHARTS)
     assert all(figure.data and "$" not in figure.to_json() for figure in drawn)
 

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import jax
@@ -14,7 +15,9 @@ import optax
 import pytest
 
 from optzoo.compare import Results, UserError, machine, run
+from optzoo.compare.keep.folder import LOCK_NAME
 from optzoo.compare.keep.store import STORE_NAME, Run, Store
+from optzoo.compare.plan.tuners import Trial
 from optzoo.problems import Problem
 
 PROGRAM = "from optzoo.cli import main; main()"
@@ -72,15 +75,17 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     assert len(Results.load(tmp_path / "out").frame) >= 10
 
 
-def test_two_processes_share_a_store(tmp_path):
-    commands = [f"{SAME} --optimizers {names}" for names in ("sgd,lion", "lion,adam")]
-    processes = [start(command, tmp_path) for command in commands]
-    outcomes = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outcomes
-    assert is_sound(tmp_path)
-    for (output, _), names in zip(outcomes, (("sgd", "lion"), ("lion", "adam")), strict=True):
-        words = set(output.split("problem")[0].split())
-        assert words & {"sgd", "lion", "adam"} == set(names)
+def test_a_second_comparison_in_a_folder_is_told_so_at_once(tmp_path):
+    first = start(SAME, tmp_path)
+    assert first.stderr.readline().startswith("[1/")
+    with pytest.raises(UserError, match="another comparison is at work in .*out: wait for it"):
+        run([bowl()], [descent], out=tmp_path / "out", progress=lambda _: pytest.fail("it ran"))
+    first.kill()
+    first.communicate()
+    # A lock does not outlive its holder, whose file does.
+    assert (tmp_path / "out" / LOCK_NAME).exists()
+    assert len(run([bowl()], [descent], lrs=[0.1], seeds=1, out=tmp_path / "out").frame) == 1
+    assert not (tmp_path / "out" / LOCK_NAME).exists() and is_sound(tmp_path)
 
 
 def test_joined_processes_share_the_runs(tmp_path):
@@ -95,7 +100,7 @@ def test_joined_processes_share_the_runs(tmp_path):
     both, one = (Results.load(tmp_path / name).frame for name in ("out", "alone"))
     assert both["learning_rate"].equals(one["learning_rate"])
     assert (abs(both["test_loss"] - one["test_loss"]) < 1e-6).all()
-    assert Results.load(tmp_path / "out").about["device"].startswith("2 x cpu")
+    assert Results.load(tmp_path / "out").devices[0].startswith("2 x cpu")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,9 @@ def test_a_process_killed_at_work_ends_the_other(tmp_path):
     assert errors.count("optzoo: ") == 1 and "Traceback" not in errors
 
 
-def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, workers):
+    executor = ThreadPoolExecutor(workers) if workers else None
     run([bowl()], [descent], lrs=[0.1], out=tmp_path)
     connect = sqlite3.connect
 
@@ -162,7 +169,8 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sqlite3, "connect", full)
     with pytest.raises(UserError, match="full; what it holds is safe") as caught:
-        run([bowl()], [descent], lrs=[10.0**-n for n in range(60)], out=tmp_path)
+        rates = [10.0**-n for n in range(60)]
+        run([bowl()], [descent], lrs=rates, out=tmp_path, executor=executor)
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
     assert Results.load(tmp_path).frame["learning_rate"].tolist() == [0.1] * 3
@@ -240,7 +248,7 @@ def test_each_process_keeps_to_its_own_comparison(tmp_path):
             store.begin({"name": name})
         for store, name in ((second, "b"), (first, "a")):
             store.save(name, [Run(0.1, 0, {}, {})])
-            store.choose(Chosen("p", name, name, 0.1, [0.1], 0.0, 1))
+            store.choose(Chosen("p", name, name, 0.1, [Trial(0.1)], 0.0, 1))
         assert first.comparison()[0] == {"name": "a"}
         assert [grid.optimizer for grid in second.comparison()[1]] == ["b"]
     with Store(path) as later:
@@ -257,7 +265,7 @@ def test_runs_are_shared_among_devices(tmp_path):
         process = start(command, folder, env=os.environ | flags)
         process.communicate(timeout=120)
         results[count] = Results.load(folder / "out")
-    assert results[4].about["device"].startswith("4 x cpu")
+    assert results[4].devices[0].startswith("4 x cpu")
     losses = [found.frame["test_loss"].to_numpy() for found in results.values()]
     assert abs(losses[0] - losses[1]).max() < 1e-6
 

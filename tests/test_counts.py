@@ -141,6 +141,7 @@ def test_the_gram_matrix_saves_a_third_of_the_operations_of_an_oblong_one(shape)
 
 CHILD = f"""
 import json
+import re
 import sys
 sys.path.insert(0, {str(BENCHMARKS)!r})
 import jax
@@ -183,7 +184,14 @@ for part in (primitives.precondition(primitives.ema(0.9)), primitives.power_iter
     for kind in (AxisType.Auto, AxisType.Explicit):
         kept[f"{{len(kept)}} {{kind.name}}"] = measured(tx, 16, kind)
 chosen = measured(optax.chain(primitives.top_entries(0.1), optax.scale(-0.1)), 16, AxisType.Auto)
-print(json.dumps([rows, kept, chosen]))
+
+def renewals(name):
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    step = sharded.compiled(common.ours(name), sharded.shapes_of(16, 8, 16), mesh)
+    stacks = r'= \\(?f32\\[(\\d+),\\d+,\\d+\\].*custom_call_target="lapack'
+    return re.findall(stacks, step.as_text()), Program(step.as_text()).collectives
+
+print(json.dumps([rows, kept, chosen, [renewals(name) for name in ("shampoo", "soap")]]))
 """
 
 
@@ -197,7 +205,7 @@ def test_whole_matrices_go_to_the_devices_and_back_once():
     )
     assert child.returncode == 0, child.stderr[-2000:]
     assert "rematerialization" not in child.stderr.lower()
-    rows, kept, chosen = json.loads(child.stdout)
+    rows, kept, chosen, renewals = json.loads(child.stdout)
     assert rows and kept
     for key, (matrices, collectives, work, keeps) in rows.items():
         # One all-to-all a mesh axis each way; norms of gradients may add reductions, and what is
@@ -213,6 +221,10 @@ def test_whole_matrices_go_to_the_devices_and_back_once():
         assert work <= 1.1 / 8, key
     # The largest entries are found by counting alone.
     assert set(chosen[1]) == {"all-reduce"}
+    # Every decomposition is of a device's two of 16 matrices; collectives are of whole stacks.
+    for (stacks, collectives), decompositions in zip(renewals, (2, 8), strict=True):
+        assert stacks == ["2"] * decompositions
+        assert collectives["all-to-all"] <= 8 and sum(collectives.values()) <= 40
 
 
 def test_the_reader_counts_what_is_known():

@@ -8,9 +8,11 @@ import pytest
 
 from optzoo import problems
 from optzoo.compare import run
-from optzoo.problems import PROBLEMS, Problem, base, problem
+from optzoo.compare.plan import select
+from optzoo.problems import LARGE, PROBLEMS, Problem, base, large, problem
 from optzoo.problems.half import SUFFIX
 from optzoo.problems.landscapes import landscape
+from optzoo.problems.large import language_model, rotated
 from optzoo.problems.sequences import PRINTABLE, encode
 
 KEY = jax.random.key(0)
@@ -21,7 +23,8 @@ BATCHES = jax.random.split(KEY, 20)
 def full_precision():
     """Each bfloat16 problem is another one's, cast; two of them stand for all."""
     halves = [name for name, one in PROBLEMS.items() if one.group == "bfloat16"]
-    return [name for name in PROBLEMS if name not in halves[2:]]
+    small = [name for name, one in PROBLEMS.items() if one.group != LARGE]
+    return [name for name in small if name not in halves[2:]]
 
 
 @pytest.fixture(scope="module", params=full_precision())
@@ -176,6 +179,48 @@ def test_networks_that_normalise_by_batch_keep_no_statistics_among_their_paramet
 
 def test_text_is_encoded_in_the_fixed_alphabet():
     assert [PRINTABLE[code] for code in encode("a\n~é€")] == ["a", "\n", "~", "?", "?"]
+
+
+def test_the_language_model_has_a_million_parameters_nearly_all_in_matrices(monkeypatch):
+    shapes = jax.eval_shape(PROBLEMS["gpt"]().init, KEY)
+    sizes = [leaf.size for leaf in leaves(shapes)]
+    blocks = [leaf.size for leaf in leaves(shapes) if leaf.shape in ((128, 128), (128, 512))]
+    assert 0.95e6 < sum(sizes) < 1.05e6 and sum(blocks) > 0.6e6
+    monkeypatch.setattr(base.Declared, "__call__", lambda declared: declared.name)
+    assert "gpt" not in select.problems(["all"]) and "gpt" in select.problems([LARGE])
+
+
+def test_a_small_language_model_learns_from_text_that_is_not_tested():
+    size = {"width": 16, "depth": 1, "heads": 2, "context": 16, "batch_size": 4}
+    task = language_model(**size, steps=1, target=3.0)
+
+    @jax.jit
+    def descend(params, key):
+        gradients = jax.grad(task.loss)(params, task.batch(key))
+        return jax.tree.map(lambda p, g: p - 0.3 * g, params, gradients)
+
+    params = jax.jit(task.init)(KEY)
+    evaluate = jax.jit(task.evaluate, static_argnums=1)
+    before = evaluate(params, "test")["loss"]
+    np.testing.assert_allclose(before, np.log(len(PRINTABLE)), atol=0.1)
+    for key in BATCHES:
+        params = descend(params, key)
+    assert evaluate(params, "test")["loss"] < before - 0.3
+    training, *held_out = (
+        {piece.tobytes() for piece in text.reshape(-1, large.PIECE)} for text in large._pieces()
+    )
+    assert all(held_out) and not any(pieces & training for pieces in held_out)
+
+
+def test_rotary_positions_make_scores_depend_on_distances_alone():
+    query, key = jax.random.normal(KEY, (2, 8))
+    turned = [rotated(jnp.tile(x, (1, 6, 1, 1)))[0, :, 0] for x in (query, key)]
+    scores = jnp.einsum("id,jd->ij", *turned)
+    for distance in range(-5, 6):
+        along = jnp.diagonal(scores, distance)
+        np.testing.assert_allclose(along, along[0], rtol=1e-4)
+    np.testing.assert_allclose(scores[0, 0], query @ key, rtol=1e-5)
+    assert jnp.ptp(scores) > 1
 
 
 def test_landscapes_without_a_box_report_no_place():

@@ -2,12 +2,14 @@
 
 import ctypes
 import os
+import platform
 import signal
 import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from optzoo.plugins import one_line
 
 # Several programs run at a time, and results, data and the compiler need room besides.
 SHARE = 0.2
+PROCESSORS = Path("/proc/cpuinfo")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 AUTOMATIC = "auto"
 WORTH_CACHING = 0.2
@@ -45,6 +48,25 @@ def _host() -> float:
     with suppress(OSError, ValueError):
         size = min(size, int(CGROUP_LIMIT.read_text()))
     return size
+
+
+@cache
+def device() -> str:
+    """How many devices of which kind programs run on: times are compared only where it is equal."""
+    kind = jax.devices()[0].device_kind
+    if kind == "cpu":
+        cores = getattr(os, "process_cpu_count", os.cpu_count)()
+        kind = f"cpu, {_processor()}, {cores} cores"
+    return f"{jax.device_count()} x {kind}"
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in PROCESSORS.read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:

@@ -4,28 +4,39 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import optzoo
-from optzoo.compare.errors import NotReused, UserError
+from optzoo import compose
+from optzoo.compare import machine
+from optzoo.compare.engines.spread import TRIES, Failure, spread
+from optzoo.compare.engines.versions import versions
+from optzoo.compare.errors import NotReused, PairFailed, UserError
+from optzoo.compare.keep.answer import answer
+from optzoo.compare.keep.folder import held
+from optzoo.compare.keep.kept import Kept
 from optzoo.compare.keep.store import STORE_NAME, Chosen, Run, Store
 from optzoo.compare.machine import agree
 from optzoo.compare.plan import select
 from optzoo.compare.plan.contestants import CONSTANT, Contestant, contestants, paced
 from optzoo.compare.plan.grid import DEFAULT, Grid
+from optzoo.compare.plan.tuners import GridSearch, Trial, Tuner, tuner as named_tuner
+from optzoo.compare.plan.until import Until
 from optzoo.compare.show.notebook import Results
+from optzoo.compare.work.cost import PREPARING, step_seconds
+from optzoo.compare.work.fingerprint import SETTINGS
 from optzoo.compare.work.progress import Progress
 from optzoo.compare.work.relief import relief
 from optzoo.compare.work.sweep import Sweep, checkpoints
@@ -41,12 +52,17 @@ def run(
     optimizers: Iterable[str | Callable[..., Any]] | None = None,
     *,
     lrs: Grid | Sequence[float] | None = None,
+    tuner: str = "grid",
     schedules: Sequence[str] = (CONSTANT,),
     weight_decay: float | None = None,
     seeds: int = 3,
     steps: int | None = None,
     record: Sequence[str] = (),
+    until: float | None = None,
+    confidence: float = 0.95,
+    test_seeds: int = 8,
     out: str | Path | None = None,
+    executor: Executor | None = None,
     command: str = "",
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Results:
@@ -64,8 +80,12 @@ def run(
       lrs: learning rates for everybody, or a `Grid`. Default: five multiples, a tenth to ten
         times, of each rule's own default (0.001 for a plug-in without one); while the best lies
         on the edge the grid grows by five more on that side, at most three times.
-      schedules: "constant", "cosine" (linear warm-up over a tenth of the steps, then cosine decay
-        to zero) or both: every rule takes part under each, except those that own their schedule.
+      tuner: "grid" tries those; "random:32" tries so many settings of learning rate, weight decay,
+        b1, b2 and whatever else a rule has ranges for (`Entry.tunable`), drawn at random;
+        "tpe:32" lets Optuna choose them, eight at a time.
+      schedules: "constant" and any others, "cosine" or "cyclical(period=50)": every rule takes
+        part under each, except those that own their schedule. Those with arguments are for rules
+        that are given by name.
       weight_decay: held at this value for every rule that has the argument. Default: each rule's
         own.
       seeds: how many seeds; runs with the same seed start equal and see the same batches.
@@ -74,8 +94,16 @@ def run(
       record: "norms" keeps the l1 and l2 norm of every step's gradient with each run; a later
         comparison in the same folder makes the schedule of what ends in "+refined" of them. It
         takes those of the best rate, averaged over the seeds.
+      until: also find the smallest number of steps that brings every rule's mean test loss below
+        this loss; `Results.until` has the answers, `optzoo.compare.plan.until.Until` the
+        statistics.
+      confidence: of each one-sided test of that.
+      test_seeds: how many seeds test it, which have no part in the comparison itself.
       out: folder for the store, created if need be; runs that it holds already are not repeated.
         Default: results stay in memory.
+      executor: what computes, one optimizer on one problem at a time: any executor of
+        `concurrent.futures`' kind, such as Dask's `client.get_executor()`. Names travel as names;
+        of objects their pickles do. Default: this process, on all its devices.
       command: the command line that led here, for the report.
       progress: called after every optimizer on every problem.
 
@@ -86,23 +114,46 @@ def run(
       UserError: for anything the arguments ask for that cannot be done.
 
     Warns:
+      PairFailed: for every pair that an executor's workers failed at, while the others went on.
       NotReused: where a problem or an optimizer calls what the store cannot see into, such as
         `jax.pure_callback`; its runs are repeated every time.
     """
-    grid = lrs if isinstance(lrs, Grid) else DEFAULT if lrs is None else Grid.of(list(lrs))
+    grid = lrs if isinstance(lrs, Grid) or lrs is None else Grid.of(list(lrs))
+    search = named_tuner(tuner, grid, DEFAULT)
     seeds = select.whole("seeds", seeds)
     steps = None if steps is None else select.whole("steps", steps)
     if unknown := set(record) - {"norms"}:
         raise UserError(f"cannot record {min(unknown)!r}: there are norms")
-    rules = contestants(select.optimizers(optimizers), schedules, weight_decay)
-    tasks = select.problems(problems)
-    for name, problem in tasks.items():
-        select.check(name, problem, rules, steps or problem.steps)
-
-    with Store(_store_path(out)) as store:
-        store.begin(_about(rules, tasks, grid, seeds, steps, weight_decay, command))
-        fill = partial(_Fill, store, grid, range(seeds), steps, "norms" in record)
-        unseen = _run_all(fill, rules, tasks, progress)
+    question = Until.asked(until, confidence, test_seeds)
+    if executor is not None and machine.is_joined():
+        raise UserError("joined processes share the runs among themselves, and need no executor")
+    folder = Path(out) if out is not None and machine.leads() else None
+    with ExitStack() as stack:
+        exists = folder is not None and folder.exists()
+        if folder and exists:  # Before all that takes time.
+            stack.enter_context(held(folder))
+        origins = select.optimizer_sources(optimizers), select.problem_sources(problems)
+        entries = {name: select.optimizer(origin) for name, origin in origins[0].items()}
+        rules = contestants(entries, schedules, weight_decay)
+        for name, rule in rules.items():
+            if question and rule.refines:
+                raise UserError(
+                    f"{name!r}: until needs runs of other lengths, for which no norms are recorded"
+                )
+        tasks = {name: select.problem(name, origin) for name, origin in origins[1].items()}
+        for name, problem in tasks.items():
+            select.check(name, problem, rules, steps or problem.steps, tuned=search.tuned)
+        if folder and not exists:  # Mistakes leave no folder behind.
+            stack.enter_context(held(folder))
+        store = stack.enter_context(Store(folder and folder / STORE_NAME))
+        about = _about(rules, tasks, search, seeds, steps, weight_decay, question, command)
+        store.begin(about | {"workers": type(executor).__name__ if executor else ""})
+        asked = (search, range(seeds), steps, "norms" in record, question)
+        if executor is None:
+            unseen = _run_all(partial(_Fill, store, *asked), rules, tasks, progress)
+        else:
+            units = _units(store, asked, rules, tasks, *origins)
+            unseen = _run_elsewhere(executor, store, units, progress)
         if unseen:
             warnings.warn(_not_reused(unseen), NotReused, stacklevel=2)
         return Results.of(store)
@@ -150,6 +201,127 @@ def _run_all(
     return unseen
 
 
+# What to try, seeds, steps unless they are the problem's own, whether to record norms, and what to
+# answer besides.
+Asked = tuple[Tuner, Sequence[int], int | None, bool, Until | None]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One optimizer on one problem, as another process can compute it.
+
+    Attributes:
+      rule, task: what the comparison calls the two.
+      origins: what to build the two from.
+      contestant: the optimizer's part in the comparison, without what builds it.
+      asked: what `_Fill` is told of every pair.
+      kept: what the store holds of the pair.
+      settings: those of JAX that have a say in what is computed.
+      seconds: a guess at how long that takes.
+    """
+
+    rule: str
+    task: str
+    origins: tuple[select.Source, select.Source]
+    contestant: dict[str, Any]
+    asked: Asked
+    kept: bytes
+    settings: dict[str, Any]
+    seconds: float
+
+    @property
+    def targets(self) -> list[str]:
+        """The plug-ins among what it is built from."""
+        rule, problem = (origin if isinstance(origin, str) else "" for origin in self.origins)
+        return [*(compose.plugins_in(rule) if rule else []), *([problem] if ":" in problem else [])]
+
+
+class _Filled(NamedTuple):
+    """What `_Fill` has to say, and the store that it filled."""
+
+    counts: tuple[int, int]
+    unseen: tuple[str, ...]
+    kept: bytes
+
+
+def _run_elsewhere(
+    executor: Executor,
+    store: Store,
+    units: Sequence[_Unit],
+    progress: Callable[[Progress], None],
+) -> dict[str, tuple[str, ...]]:
+    """All pairs by an executor, each worker on a store of its own; only this process writes ours.
+
+    Returns the operations that fingerprints do not see into, for every pair with such.
+    """
+    unseen, failed = {}, {}
+    costs = [unit.seconds for unit in units]
+    expected = versions(chain.from_iterable(unit.targets for unit in units))
+    start, spent = time.perf_counter(), 0.0
+    with closing(spread(executor, _computed, units, costs, expected)) as results:
+        for done, (unit, filled) in enumerate(results, 1):
+            label, counts = f"{unit.rule} on {unit.task}", (0, 0)
+            if isinstance(filled, Failure):
+                failed[label] = filled.reason
+            else:
+                store.take(filled.kept, unit.task, unit.rule)
+                counts = filled.counts
+                if filled.unseen:
+                    unseen[label] = filled.unseen
+            spent += unit.seconds
+            left = (time.perf_counter() - start) * (sum(costs) - spent) / spent
+            progress(Progress(done, len(units), label, *counts, max(0.0, left)))
+    if len(failed) == len(units):
+        raise UserError(f"all workers failed: {next(iter(failed.values()))}")
+    for label, reason in failed.items():
+        warnings.warn(f"{label} failed {TRIES} times: {reason}", PairFailed, stacklevel=3)
+    return unseen
+
+
+def _units(
+    store: Store,
+    asked: Asked,
+    rules: Mapping[str, Contestant],
+    tasks: Mapping[str, Problem],
+    optimizers: Mapping[str, select.Source],
+    problems: Mapping[str, select.Source],
+) -> list[_Unit]:
+    tuner, seeds, steps, *_ = asked
+    settings = {name: jax.config.values[name] for name in SETTINGS}
+    units = []
+    for task, problem in tasks.items():
+        run = (steps or problem.steps) * step_seconds(problem)
+        for rule, contestant in rules.items():
+            runs = len(tuner.propose(contestant, [], [])) * len(seeds)
+            # What was computed before is most likely found again.
+            left = 0.0 if store.earlier(task, rule) else runs * run
+            optimizer = optimizers[rule.removesuffix(f"+{contestant.schedule}")]
+            kept = store.part(task, [rule, contestant.refines])
+            origins = optimizer, problems[task]
+            words = rule, task, origins, contestant.terms
+            units.append(_Unit(*words, asked, kept, settings, PREPARING + left))
+    return units
+
+
+def _computed(unit: _Unit) -> _Filled:
+    """Computes a unit, in whatever process this is."""
+    for name, value in unit.settings.items():
+        jax.config.update(name, value)
+    optimizer, problem = unit.origins
+    contestant = Contestant(select.optimizer(optimizer), **unit.contestant)
+    with Store(None, unit.kept) as store:
+        fill = _Fill(
+            store, *unit.asked, _built(unit.task, problem), contestant, unit.rule, unit.task
+        )
+        counts = fill()
+        fill.measure()
+        return _Filled(counts, fill.sweep.unseen, store.content())
+
+
+# A worker gets many units of a problem, and need not load its data for each.
+_built = lru_cache(maxsize=4)(select.problem)
+
+
 def _not_reused(unseen: dict[str, tuple[str, ...]]) -> str:
     first, *others = unseen
     more = f" and {len(others)} more" if others else ""
@@ -166,22 +338,25 @@ class _Fill:
     def __init__(
         self,
         store: Store,
-        grid: Grid,
+        tuner: Tuner,
         seeds: Sequence[int],
         steps: int | None,
         norms: bool,
+        until: Until | None,
         problem: Problem,
         contestant: Contestant,
         rule: str,
         task: str,
     ) -> None:
-        self.store, self.grid, self.seeds, self.rule, self.task = store, grid, seeds, rule, task
+        self.store, self.tuner, self.seeds, self.rule, self.task = store, tuner, seeds, rule, task
+        self.until = until
         steps = steps or problem.steps
         if contestant.refines:
             taken = int(paced([steps], contestant.gradients(problem))[0])
             contestant = replace(contestant, norms=self._recorded(contestant.refines, taken))
-        self.sweep = Sweep(problem, contestant, steps, norms=norms)
-        self.computed = 0
+        tuned = tuner.tuned(contestant)
+        self.sweep = Sweep(problem, contestant, steps, norms=norms, tuned=tuned)
+        self.kept = Kept(store, self.sweep)
 
     def __call__(self) -> tuple[int, int]:
         """Computes what is missing; returns how many runs that took, and how many it spared."""
@@ -198,7 +373,7 @@ class _Fill:
         found = np.full((2, steps), np.nan)
         for grid in self.store.earlier(self.task, rule):
             by_rate: dict[float, list[Run]] = {}
-            for run in self.store.find(grid.program, grid.rates, self.seeds):
+            for run in self.store.find(grid.program, grid.trials, self.seeds):
                 if len(run.curves.get("gradient_l2", ())) == steps:
                     by_rate.setdefault(run.rate, []).append(run)
             if by_rate:
@@ -218,58 +393,27 @@ class _Fill:
     def measure(self) -> None:
         """Times a step, with nothing else going on, after new runs or where a stop prevented it."""
         program = self.sweep.fingerprint
-        timed = agree(np.asarray(self.store.is_timed(program)))
-        if self.computed or not timed:
-            rates = self.grid.rates(self.sweep.contestant.default_rate)
-            seconds = self.sweep.seconds_per_step(list(product(rates, self.seeds)))
-            self.store.save_cost(program, seconds)
+        timed = agree(np.asarray(bool(self.store.costs(program))))
+        if self.kept.computed or not timed:
+            first = self.tuner.propose(self.sweep.contestant, [], [])
+            seconds = self.sweep.seconds_per_step(list(product(first, self.seeds)))
+            self.store.save_cost(program, machine.device(), seconds)
 
     def _fill(self) -> tuple[int, int]:
-        default = self.sweep.contestant.default_rate
-        tried: list[float] = []
-        rates = self.grid.rates(default)
-        while rates:
-            tried = sorted(tried + rates)
-            self._compute_missing(rates)
-            rates = self.grid.beyond(tried, self._best(tried))
+        contestant, tried, losses = self.sweep.contestant, list[Trial](), list[float]()
+        while trials := self.tuner.propose(contestant, tried, losses):
+            tried += trials
+            means = self.kept.losses(trials, self.seeds)[..., -2].mean(axis=1)
+            losses += np.where(np.isnan(means), np.inf, means).tolist()
+        program, default = self.sweep.fingerprint, contestant.default_rate
         costs = self.sweep.state_ratio, self.sweep.gradients
-        program = self.sweep.fingerprint
         self.store.choose(Chosen(self.task, self.rule, program, default, tried, *costs))
-        return self.computed, len(tried) * len(self.seeds) - self.computed
-
-    def _losses(self, rates: Sequence[float]) -> np.ndarray:
-        """Final validation losses as far as the store knows them, shape (rates, seeds).
-
-        NaN where a run diverged, infinity where it is missing. The first process's store counts.
-        """
-        losses = np.full((len(rates), len(self.seeds)), np.inf)
-        for run in self.store.find(self.sweep.fingerprint, rates, self.seeds):
-            loss = run.curves["loss"][-1]
-            place = rates.index(run.rate), self.seeds.index(run.seed)
-            losses[place] = loss if np.isfinite(loss) else np.nan
-        return agree(losses)
-
-    def _compute_missing(self, rates: Sequence[float]) -> None:
-        missing = np.argwhere(np.isinf(self._losses(rates)))
-        cells = [(rates[i], self.seeds[j]) for i, j in missing]
-        if not cells:
-            return
-        outcome = self.sweep.run(cells)
-        runs = [
-            Run(
-                *cell,
-                {name: values[i].tolist() for name, values in outcome.curves.items()},
-                {name: float(values[i]) for name, values in outcome.final.items()},
-            )
-            for i, cell in enumerate(cells)
-        ]
-        self.store.save(self.sweep.fingerprint, runs)
-        self.computed += len(cells)
-
-    def _best(self, rates: Sequence[float]) -> float:
-        """The rate with the lowest mean final validation loss; divergence is infinitely bad."""
-        means = self._losses(rates).mean(axis=1)
-        return rates[int(np.argmin(np.where(np.isnan(means), np.inf, means)))]
+        computed, reused = self.kept.computed, len(tried) * len(self.seeds) - self.kept.computed
+        if self.until:
+            found, more = answer(self.until, self.kept, tried, self.seeds)
+            self.store.answer(self.task, self.rule, found)
+            computed += more
+        return computed, reused
 
 
 def _mean_loss(runs: Sequence[Run]) -> float:
@@ -278,28 +422,14 @@ def _mean_loss(runs: Sequence[Run]) -> float:
     return float(mean) if np.isfinite(mean) else np.inf
 
 
-def _store_path(out: str | Path | None) -> Path | None:
-    if out is None or jax.process_index() > 0:
-        return None
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        # A name with a null character is a ValueError.
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write to {folder}: {reason}") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write to {folder}: permission denied")
-    return folder / STORE_NAME
-
-
 def _about(
     rules: dict[str, Contestant],
     tasks: dict[str, Problem],
-    grid: Grid,
+    tuner: Tuner,
     seeds: int,
     steps: int | None,
     weight_decay: float | None,
+    until: Until | None,
     command: str,
 ) -> dict[str, Any]:
     """The protocol, as the report tells it."""
@@ -317,21 +447,22 @@ def _about(
     return {
         "optimizers": list(rules),
         "problems": details,
-        "grid": {"values": grid.values, "relative": grid.relative},
+        "tuner": tuner.name,
+        "grid": _grid(tuner),
         "schedules": sorted({rule.schedule for rule in rules.values()}),
         "weight_decay": weight_decay,
         "seeds": seeds,
+        "until": until and asdict(until),
         "command": command,
         "versions": _versions(),
-        "device": _device(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 
-def _device() -> str:
-    kind = jax.devices()[0].device_kind
-    cores = f", {os.cpu_count()} cores" if kind == "cpu" else ""
-    return f"{jax.device_count()} x {kind}{cores}"
+def _grid(tuner: Tuner) -> dict[str, Any]:
+    """The rates of a grid; none, as multiples of the defaults, for who draws them."""
+    grid = tuner.grid if isinstance(tuner, GridSearch) else Grid((), relative=True)
+    return {"values": grid.values, "relative": grid.relative}
 
 
 def _versions() -> dict[str, str]:

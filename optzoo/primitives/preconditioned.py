@@ -102,7 +102,7 @@ def in_basis(
       vectors: give leaves of one axis a basis, too.
       merge: maps the shape of a leaf to one with fewer axes; `merge_axes(limit)`, or any callable.
       block: cut longer axes into pieces with a basis each.
-      stagger: spread the renewals of equal age over the steps, by their cost; False: all at once.
+      stagger: spread the renewals of a period over its steps, by their cost; False: all at once.
       axes: which axes of a leaf stack separate layers; see `optzoo.primitives.axes`. All others
         get a basis.
 

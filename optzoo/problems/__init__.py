@@ -36,5 +36,11 @@ from optzoo.problems import vision as vision  # isort: skip
 from optzoo.problems import sequences as sequences  # isort: skip
 from optzoo.problems import half as half  # isort: skip
 from optzoo.problems import showcase as showcase  # isort: skip
-from optzoo.problems.base import PROBLEMS as PROBLEMS, Problem as Problem, problem as problem
+from optzoo.problems import large as large  # isort: skip
+from optzoo.problems.base import (
+    LARGE as LARGE,
+    PROBLEMS as PROBLEMS,
+    Problem as Problem,
+    problem as problem,
+)
 from optzoo.problems.losses import stablemax_cross_entropy as stablemax_cross_entropy

@@ -256,6 +256,15 @@ def rising(power: float) -> Callable[[jax.Array], jax.Array]:
     return lambda finished: 1 - (jnp.asarray(finished, float) + 1) ** -power
 
 
+def handed_grad_fn(tx: Any) -> optax.GradientTransformationExtraArgs:
+    """Optax's SAM, which asks for `grad_fn` and refuses whatever else a recording offers."""
+
+    def update(updates, state, params=None, *, value_fn, **_):
+        return tx.update(updates, state, params, grad_fn=lambda at, _: jax.grad(value_fn)(at))
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
 def patchnet(batch: Mapping[str, jax.Array], p: Mapping[str, jax.Array]) -> jax.Array:
     """The loss of the recordings that hold data instead of gradients, in PyTorch's layout."""
     h = jnp.tanh(jnp.einsum("nijk,oijk->no", batch["x"], p["conv"]))

@@ -201,7 +201,12 @@ def effects(rows: Sequence[tuple[str, Finding]]) -> Figure:
       rows: the script and the claim.
     """
     order = list(VERDICTS)
-    rows = sorted(rows, key=lambda row: (order.index(row[1].verdict), -row[1].value))
+
+    def rank(row: tuple[str, Finding]) -> tuple[int, float]:
+        # A claim without a number is undecided, and comes last among those.
+        return order.index(row[1].verdict), -np.nan_to_num(row[1].value)
+
+    rows = sorted(rows, key=rank)
     figure = Figure(figsize=(9.6, ROW * len(rows) + 1.3), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
@@ -222,8 +227,8 @@ def effects(rows: Sequence[tuple[str, Finding]]) -> Figure:
     axes.set_yticks(range(len(rows)), [f"{stem}: {claim.text}" for stem, claim in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(
-        max(1 / MOST, 0.8 * min(claim.low for _, claim in rows)),
-        min(MOST, 1.25 * max(claim.high for _, claim in rows)),
+        max(1 / MOST, 0.8 * np.nanmin([claim.low for _, claim in rows])),
+        min(MOST, 1.25 * np.nanmax([claim.high for _, claim in rows])),
     )
     first, last = axes.get_xlim()
     ticks = [tick for tick in TICKS if first <= tick <= last]

@@ -199,7 +199,7 @@ class Trend:
 
 
 def interval(samples: np.ndarray, *, ratio: bool = False) -> tuple[float, float, float]:
-    """The mean with its 95 % interval (Student's t); of logarithms for a ratio, and back."""
+    """The mean with its 95 % interval (Student's t); samples of a ratio are its logarithms."""
     mean, half = samples.mean(), 0.0
     if len(samples) > 1:
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(samples) - 1)

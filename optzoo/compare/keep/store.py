@@ -3,31 +3,41 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optzoo.compare.errors import UserError
+from optzoo.compare.plan.tuners import Trial
 from optzoo.plugins import one_line
 
 STORE_NAME = "results.sqlite"
-VERSION = 3
+VERSION = 4
 SCHEMA = """
 CREATE TABLE run (
-  program TEXT, rate REAL, seed INTEGER, curves TEXT, final TEXT,
+  program TEXT, rate REAL, seed INTEGER, curves TEXT, final TEXT, device TEXT,
   PRIMARY KEY (program, rate, seed)
 );
-CREATE TABLE cost (program TEXT PRIMARY KEY, seconds REAL);
+CREATE TABLE cost (program TEXT, device TEXT, seconds REAL, PRIMARY KEY (program, device));
 CREATE TABLE comparison (id INTEGER PRIMARY KEY, about TEXT);
 CREATE TABLE chosen (
   comparison INTEGER, problem TEXT, optimizer TEXT, program TEXT, default_rate REAL, rates TEXT,
   state_ratio REAL, gradients INTEGER,
   PRIMARY KEY (comparison, problem, optimizer)
 );
+CREATE TABLE answer (
+  comparison INTEGER, problem TEXT, optimizer TEXT, found TEXT,
+  PRIMARY KEY (comparison, problem, optimizer)
+);
+CREATE TABLE taken (
+  problem TEXT, optimizer TEXT, program TEXT, PRIMARY KEY (problem, optimizer, program)
+);
 """
 COLUMNS = "problem, optimizer, program, default_rate, rates, state_ratio, gradients"
+# What belongs to one comparison.
+RESULTS = {"chosen": COLUMNS, "answer": "problem, optimizer, found"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,16 @@ class Run:
       curves: metric -> its values at the checkpoints, validation split; recorded gradient norms
         have one value a step.
       final: metric -> its value after the last step, test split.
+      options: further arguments that were tuned.
+      device: what computed it.
     """
 
     rate: float
     seed: int
     curves: dict[str, list[float]]
     final: dict[str, float]
+    options: Mapping[str, float] = field(default_factory=dict)
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class Chosen:
       problem, optimizer: their names.
       program: the fingerprint that its runs are stored under.
       default_rate: the rule's own learning rate.
-      rates: the learning rates tried.
+      trials: what was tried, in the order of the tuner.
       state_ratio: bytes of optimizer state per byte of parameters.
       gradients: how many gradients a step costs.
     """
@@ -65,7 +79,7 @@ class Chosen:
     optimizer: str
     program: str
     default_rate: float
-    rates: list[float]
+    trials: list[Trial]
     state_ratio: float
     gradients: int
 
@@ -78,8 +92,8 @@ class Store:
     that it began.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        """Opens or creates the store; `None` keeps it in memory.
+    def __init__(self, path: Path | None, content: bytes = b"") -> None:
+        """Opens or creates the store; `None` keeps it in memory, and begins with a `part`.
 
         Raises:
           UserError: if the file cannot be opened, is damaged, or comes from another version.
@@ -90,6 +104,8 @@ class Store:
         with self._explained():
             name = path or ":memory:"
             self._database = sqlite3.connect(name, timeout=60, check_same_thread=False)
+            if content:
+                self._database.deserialize(content)
         try:
             self._open()
         except UserError:
@@ -132,46 +148,60 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def find(self, program: str, rates: Iterable[float], seeds: Iterable[int]) -> list[Run]:
-        """The finished runs of a program among the given rates and seeds."""
-        rates, seeds = set(rates), set(seeds)
+    def find(
+        self, program: str, trials: Iterable[Trial], seeds: Iterable[int], length: int | None = None
+    ) -> list[Run]:
+        """The finished runs of a program among the given trials and seeds.
+
+        Args:
+          program: its fingerprint.
+          trials, seeds: which runs.
+          length: the steps of a run that the program was told, if it was.
+        """
+        rates: dict[tuple[tuple[str, float], ...], set[float]] = {}
+        for trial in trials:
+            rates.setdefault(trial.options, set()).add(trial.rate)
+        seeds, found = set(seeds), list[Run]()
+        for options, some in rates.items():
+            with self._transaction() as database:
+                rows = database.execute(
+                    "SELECT rate, seed, curves, final, device FROM run WHERE program = ?"
+                    " ORDER BY rate, seed",
+                    (_variant(program, dict(options), length),),
+                ).fetchall()
+            found += [
+                Run(rate, seed, json.loads(curves), json.loads(final), dict(options), device)
+                for rate, seed, curves, final, device in rows
+                if rate in some and seed in seeds
+            ]
+        return found
+
+    def save(self, program: str, runs: Iterable[Run], length: int | None = None) -> None:
+        """Writes finished runs, all or none of them; see `find` for the arguments."""
+        rows = [
+            (
+                _variant(program, r.options, length),
+                *(r.rate, r.seed, json.dumps(r.curves), json.dumps(r.final), r.device),
+            )
+            for r in runs
+        ]
+        with self._transaction() as database:
+            database.executemany("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def save_cost(self, program: str, device: str, seconds: float) -> None:
+        """Writes what a step of a program costs on a device."""
+        row = (program, device, seconds)
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO cost VALUES (?, ?, ?)", row)
+
+    def costs(self, program: str) -> dict[str, float]:
+        """device -> seconds of one step of a program there; NaN where they were too few."""
         with self._transaction() as database:
             rows = database.execute(
-                "SELECT rate, seed, curves, final FROM run WHERE program = ? ORDER BY rate, seed",
-                (program,),
+                "SELECT device, seconds FROM cost WHERE program = ? ORDER BY device", (program,)
             ).fetchall()
-        return [
-            Run(rate, seed, json.loads(curves), json.loads(final))
-            for rate, seed, curves, final in rows
-            if rate in rates and seed in seeds
-        ]
-
-    def save(self, program: str, runs: Iterable[Run]) -> None:
-        """Writes finished runs, all or none of them."""
-        rows = [(program, r.rate, r.seed, json.dumps(r.curves), json.dumps(r.final)) for r in runs]
-        with self._transaction() as database:
-            database.executemany("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?)", rows)
-
-    def save_cost(self, program: str, seconds: float) -> None:
-        """Writes what a step of a program costs."""
-        with self._transaction() as database:
-            database.execute("INSERT OR REPLACE INTO cost VALUES (?, ?)", (program, seconds))
-
-    def cost(self, program: str) -> float:
-        """Seconds of one step of a program; NaN where they were too few, or never measured."""
-        row = self._cost(program)
         # SQLite keeps NaN as NULL.
-        return float("nan") if row is None or row[0] is None else row[0]
-
-    def is_timed(self, program: str) -> bool:
-        """Whether `save_cost` was told of a program."""
-        return self._cost(program) is not None
-
-    def _cost(self, program: str) -> tuple[float | None] | None:
-        with self._transaction() as database:
-            return database.execute(
-                "SELECT seconds FROM cost WHERE program = ?", (program,)
-            ).fetchone()
+        return {device: float("nan") if value is None else value for device, value in rows}
 
     def begin(self, about: dict[str, Any]) -> None:
         """Starts a comparison; earlier ones keep what they have."""
@@ -184,11 +214,36 @@ class Store:
     def choose(self, grid: Chosen) -> None:
         """Makes a finished grid part of the comparison that this process began."""
         row = (grid.problem, grid.optimizer, grid.program, grid.default_rate)
+        trials = [[t.rate, dict(t.options)] if t.options else t.rate for t in grid.trials]
         with self._transaction() as database:
             database.execute(
                 "INSERT OR REPLACE INTO chosen VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (self._comparison, *row, json.dumps(grid.rates), grid.state_ratio, grid.gradients),
+                (self._comparison, *row, json.dumps(trials), grid.state_ratio, grid.gradients),
             )
+
+    def answer(self, problem: str, optimizer: str, found: dict[str, Any]) -> None:
+        """Makes the steps that a loss took part of the comparison that this process began."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)",
+                (self._comparison, problem, optimizer, json.dumps(found)),
+            )
+
+    def answers(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """(problem, optimizer) -> what `answer` was told in the comparison of `comparison`."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT problem, optimizer, found FROM answer WHERE comparison = ?"
+                " ORDER BY problem, optimizer",
+                (self._number(database),),
+            ).fetchall()
+        return {(problem, optimizer): json.loads(found) for problem, optimizer, found in rows}
+
+    def _number(self, database: sqlite3.Connection) -> int | None:
+        """The comparison that this process began, or the last one that has results."""
+        return (
+            self._comparison or database.execute("SELECT max(comparison) FROM chosen").fetchone()[0]
+        )
 
     def earlier(self, problem: str, optimizer: str) -> list[Chosen]:
         """What all comparisons chose for one optimizer on one problem, the latest first."""
@@ -200,6 +255,78 @@ class Store:
             ).fetchall()
         return list(map(_chosen, rows))
 
+    def part(self, problem: str, optimizers: Iterable[str]) -> bytes:
+        """What all comparisons chose for optimizers on a problem, as the content of a store."""
+        names = [problem, *optimizers]
+        marks = ", ".join("?" * (len(names) - 1))
+        with self._attached() as database:
+            for statement in SCHEMA.replace("TABLE ", "TABLE other.").split(";"):
+                database.execute(statement)
+            database.execute(f"PRAGMA other.user_version = {VERSION}")
+            where = f"WHERE problem = ? AND optimizer IN ({marks})"
+            for table in ("chosen", "taken"):
+                database.execute(f"INSERT INTO other.{table} SELECT * FROM {table} {where}", names)
+            # Runs of other lengths and of further arguments are other programs'.
+            programs = "SELECT program FROM other.chosen UNION SELECT program FROM other.taken"
+            for table in ("run", "cost"):
+                where = f"WHERE program IN ({programs})"
+                database.execute(f"INSERT INTO other.{table} SELECT * FROM {table} {where}")
+            database.commit()
+            return database.serialize(name="other")
+
+    def content(self) -> bytes:
+        """All of a store that is kept in memory."""
+        with self._transaction() as database:
+            return database.serialize()
+
+    def take(self, content: bytes, problem: str, optimizer: str) -> None:
+        """Adds what somebody who had a `part` computed of an optimizer on a problem.
+
+        What was chosen and answered becomes part of this store's comparison; of runs that both
+        have, its own stay.
+        """
+        with self._attached() as database:
+            database.deserialize(content, name="other")
+            self._copy_runs(database)
+            database.execute(
+                "INSERT OR IGNORE INTO taken SELECT DISTINCT ?, ?, program FROM other.run",
+                (problem, optimizer),
+            )
+            for table, columns in RESULTS.items():
+                database.execute(
+                    f"INSERT OR REPLACE INTO {table} SELECT ?, {columns} FROM other.{table}"
+                    " WHERE comparison = 0",
+                    (self._comparison,),
+                )
+
+    def take_all(self, path: Path) -> None:
+        """Adds all comparisons of another store; of runs that both have, its own stay."""
+        with self._attached(path) as database:
+            last = database.execute("SELECT coalesce(max(id), 0) FROM comparison").fetchone()
+            self._copy_runs(database)
+            database.execute(
+                "INSERT INTO comparison SELECT id + ?, about FROM other.comparison", last
+            )
+            for table, columns in RESULTS.items():
+                database.execute(
+                    f"INSERT INTO {table} SELECT comparison + ?, {columns} FROM other.{table}", last
+                )
+
+    def _copy_runs(self, database: sqlite3.Connection) -> None:
+        for table in ("run", "cost", "taken"):
+            database.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM other.{table}")
+
+    @contextmanager
+    def _attached(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """Beside it another database by the name of `other`; None for an empty one in memory."""
+        with self._explained(), self._lock:
+            self._database.execute("ATTACH ? AS other", (str(path or ":memory:"),))
+            try:
+                with self._database as database:
+                    yield database
+            finally:
+                self._database.execute("DETACH other")
+
     def comparison(self) -> tuple[dict[str, Any], list[Chosen]]:
         """What `begin` was told and `choose` since; in a store just opened, the last that were.
 
@@ -207,10 +334,7 @@ class Store:
           UserError: if no comparison has come to a first result.
         """
         with self._transaction() as database:
-            number = (
-                self._comparison
-                or database.execute("SELECT max(comparison) FROM chosen").fetchone()[0]
-            )
+            number = self._number(database)
             rows = database.execute(
                 f"SELECT {COLUMNS} FROM chosen WHERE comparison = ? ORDER BY problem, optimizer",
                 (number,),
@@ -223,6 +347,19 @@ class Store:
         return json.loads(about), list(map(_chosen, rows))
 
 
+def _variant(program: str, options: Mapping[str, float], length: int | None) -> str:
+    """What runs are kept under whose program was told more than the rate."""
+    told = f" {json.dumps(dict(options), sort_keys=True)}" if options else ""
+    return f"{program}{told}" + (f" {length} steps" if length else "")
+
+
 def _chosen(row: tuple[Any, ...]) -> Chosen:
-    problem, optimizer, program, default_rate, rates, *costs = row
-    return Chosen(problem, optimizer, program, default_rate, json.loads(rates), *costs)
+    problem, optimizer, program, default_rate, kept, *costs = row
+    trials = [_trial(one) for one in json.loads(kept)]
+    return Chosen(problem, optimizer, program, default_rate, trials, *costs)
+
+
+def _trial(kept: Any) -> Trial:
+    """A number, or a number and further arguments."""
+    rate, options = kept if isinstance(kept, list) else (kept, {})
+    return Trial(rate, tuple(options.items()))

@@ -14,7 +14,7 @@ from optzoo import compose
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.grid import FALLBACK
 from optzoo.problems import Problem
-from optzoo.registry import REGISTRY, Entry, Trait
+from optzoo.registry import MULTIPLES, REGISTRY, Entry, Range, Trait
 
 CONSTANT = "constant"
 
@@ -38,10 +38,34 @@ class Contestant:
     norms: optzoo.GradientNorms | None = field(default=None, compare=False)
 
     @property
+    def terms(self) -> dict[str, Any]:
+        """What it is beside the rule."""
+        return {name: value for name, value in vars(self).items() if name != "entry"}
+
+    @property
     def default_rate(self) -> float:
         """The rule's own default learning rate, which the grid is centred on."""
         rate = self.entry.defaults.get("learning_rate")
         return float(rate) if isinstance(rate, int | float) else FALLBACK
+
+    @property
+    def planned(self) -> bool:
+        """Whether what it does at a step depends on the length of the run."""
+        return self.schedule != CONSTANT or "total_steps" in self.entry.signature.parameters
+
+    @property
+    def space(self) -> dict[str, Range]:
+        """Where to look for a good learning rate, and for all else that is not held."""
+        rate, low, high = self.default_rate, MULTIPLES.low, MULTIPLES.high
+        own = self.entry.ranges.get("learning_rate") or Range(low * rate, high * rate)
+        held = {"weight_decay"} if self.weight_decay is not None else set()
+        others = self.entry.tunable
+        return {"learning_rate": own} | {name: others[name] for name in others if name not in held}
+
+    @property
+    def options(self) -> list[str]:
+        """The arguments in `space` beside the learning rate."""
+        return [name for name in self.space if name != "learning_rate"]
 
     def gradients(self, problem: Problem) -> int:
         """How many gradients a step costs; where it needs each objective's, as many more."""
@@ -53,9 +77,10 @@ class Contestant:
 
         return self.entry.gradients - 1 + len(jax.eval_shape(losses, jax.random.key(0)))
 
-    def build(self, learning_rate: Any, total_steps: int) -> optax.GradientTransformationExtraArgs:
-        """The transformation for a run of `total_steps` steps."""
-        options: dict[str, Any] = {}
+    def build(
+        self, learning_rate: Any, total_steps: Any, **options: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation for a run of `total_steps` steps; `options` are the rule's."""
         if self.weight_decay is not None and "weight_decay" in self.entry.signature.parameters:
             options["weight_decay"] = self.weight_decay
         if self.schedule != CONSTANT:
@@ -95,7 +120,7 @@ def contestants(
         raise UserError("the list of schedules is empty")
     known = {CONSTANT, *(name for name, entry in REGISTRY.schedules.items() if _is_complete(entry))}
     for schedule in schedules:
-        if schedule not in known:
+        if "(" not in schedule and schedule not in known:
             names = ", ".join(sorted(known))
             raise UserError(f"unknown schedule {schedule!r}: there are {names}")
     if weight_decay is not None and not (
@@ -113,12 +138,24 @@ def contestants(
         # Whoever asks for the number of steps has a schedule of its own.
         own = "total_steps" in entry.signature.parameters
         for schedule in [CONSTANT] if own else schedules:
+            if "(" in schedule:
+                composed = _composed(f"{name}+{schedule}")
+                refines = compose.unrefined(composed.name) if _reads_norms(composed) else ""
+                chosen[composed.name] = Contestant(composed, CONSTANT, weight_decay, refines)
+                continue
             label = name if schedule == CONSTANT else f"{name}+{schedule}"
             refines = compose.unrefined(name) if _reads_norms(entry) else ""
             if schedule != CONSTANT and _reads_norms(REGISTRY[schedule]):
                 refines = name
             chosen[label] = Contestant(entry, schedule, weight_decay, refines)
     return chosen
+
+
+def _composed(rule: str) -> Entry:
+    try:
+        return compose.entry(rule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _is_complete(schedule: Entry) -> bool:

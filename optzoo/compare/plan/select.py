@@ -17,8 +17,11 @@ from optzoo.compare.machine import compiler_options
 from optzoo.compare.plan.baselines import BASELINES
 from optzoo.compare.plan.contestants import Contestant
 from optzoo.plugins import one_line
-from optzoo.problems import PROBLEMS, Problem
+from optzoo.problems import LARGE, PROBLEMS, Problem
 from optzoo.registry import Entry, unpublished
+
+# What an optimizer or a problem is built from, in any process: its name, or the user's own object.
+Source = Any
 
 
 def all_optimizers() -> dict[str, Entry]:
@@ -27,7 +30,23 @@ def all_optimizers() -> dict[str, Entry]:
 
 
 def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Entry]:
-    """The optimizers to compare, by name.
+    """The optimizers to compare, by name; see `optimizer_sources`."""
+    return {name: optimizer(source) for name, source in optimizer_sources(wanted).items()}
+
+
+def optimizer(source: Source) -> Entry:
+    """The optimizer that a source gives.
+
+    Raises:
+      UserError: for a plug-in that cannot be imported, or what is no factory.
+    """
+    if not isinstance(source, str):
+        return _entry(repr(source), source)
+    return all_optimizers().get(source) or _composed(source, {})
+
+
+def optimizer_sources(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, Source]:
+    """What to build the optimizers of a comparison from, by name.
 
     Args:
       wanted: what `optzoo.build` reads, families, "baselines" and "all", which is the registry and
@@ -39,60 +58,81 @@ def optimizers(wanted: Iterable[str | Callable[..., Any]] | None) -> dict[str, E
     """
     known = all_optimizers()
     if wanted is None:
-        return {name: entry for name, entry in known.items() if entry.default}
+        return {name: name for name, entry in known.items() if entry.default}
     families = optzoo.REGISTRY.optimizers.families
     groups: dict[str, Mapping[str, Entry]] = {**families, "baselines": BASELINES, "all": known}
-    chosen: dict[str, Entry] = {}
+    chosen: dict[str, Source] = {}
     own = list[Any]()
     for item in wanted:
         if not isinstance(item, str):
             own.append(item)
-        elif item in groups:
-            chosen.update(groups[item])
         else:
-            entry = _composed(item, {**known, **groups})
-            chosen[entry.name] = entry
-    for name, item in _named_apart("optimizer", own, chosen).items():
-        chosen[name] = _entry(repr(item), item)
-    return _some("optimizer", chosen)
+            names = [*groups[item]] if item in groups else [_composed(item, known | groups).name]
+            chosen.update({name: name for name in names})
+    return _some("optimizer", chosen | _named_apart("optimizer", own, chosen))
 
 
 def problems(
     wanted: Iterable[str | Problem | Callable[[], Problem]] | None,
 ) -> dict[str, Problem]:
-    """The problems to compare on, by name.
+    """The problems to compare on, by name; see `problem_sources`."""
+    return {name: problem(name, source) for name, source in problem_sources(wanted).items()}
+
+
+def problem(name: str, source: Source) -> Problem:
+    """The problem of that name that a source gives.
+
+    Raises:
+      UserError: for a plug-in that cannot be imported, or what is no problem.
+    """
+    if not isinstance(source, str):
+        return _problem(name, source)
+    return _problem(source, _load("problem", source)) if ":" in source else PROBLEMS[source]()
+
+
+def problem_sources(
+    wanted: Iterable[str | Problem | Callable[[], Problem]] | None,
+) -> dict[str, Source]:
+    """What to build the problems of a comparison from, by name.
 
     Args:
       wanted: names, groups, "package.module:problem", problems, or functions that return one, of
-        which those whose name is taken get a number; "all" is a group, too. None for the default
-        ones.
+        which those whose name is taken get a number; "all" is a group, too, of all but the large
+        ones. None for the default ones.
 
     Raises:
       UserError: for an unknown name, a plug-in that cannot be imported or is no problem, or an
         empty list.
     """
-    groups = {"all": list(PROBLEMS)}
+    groups = {"all": [one.name for one in PROBLEMS.values() if one.group != LARGE]}
     for declared in PROBLEMS.values():
         groups.setdefault(declared.group, []).append(declared.name)
     if wanted is None:
         wanted = [declared.name for declared in PROBLEMS.values() if declared.default]
-    chosen: dict[str, Problem] = {}
+    chosen: dict[str, Source] = {}
     own = list[Any]()
     for item in wanted:
         if not isinstance(item, str):
             own.append(item)
         elif ":" in item:
-            chosen[item] = _problem(item, _load("problem", item))
+            chosen[item] = item
         else:
             names = groups.get(item) or [_named("problem", item, {**PROBLEMS, **groups}).name]
-            chosen.update({name: PROBLEMS[name]() for name in names})
-    for name, item in _named_apart("problem", own, chosen).items():
-        chosen[name] = _problem(name, item)
-    return _some("problem", chosen)
+            chosen.update({name: name for name in names})
+    return _some("problem", chosen | _named_apart("problem", own, chosen))
 
 
-def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], steps: int) -> None:
+def check(
+    problem_name: str,
+    problem: Problem,
+    rules: Mapping[str, Contestant],
+    steps: int,
+    *,
+    tuned: Callable[[Contestant], Iterable[str]] = lambda contestant: (),
+) -> None:
     """Traces one step of every optimizer on a problem, and computes the loss that it starts from.
+
+    The arguments that `tuned` names of an optimizer are then numbers that only the run knows.
 
     Raises:
       UserError: if the problem or an optimizer cannot be traced or returns the wrong things, or
@@ -142,14 +182,14 @@ def check(problem_name: str, problem: Problem, rules: Mapping[str, Contestant], 
         some = optzoo.GradientNorms(*[jnp.ones(steps)] * 2, *[jnp.ones((steps, 1))] * 2)
         contestant = dataclasses.replace(contestant, norms=some)
 
-        def step(learning_rate, params, batch, contestant=contestant):
-            rule = contestant.build(learning_rate, steps)
+        def step(learning_rate, options, params, batch, contestant=contestant):
+            rule = contestant.build(learning_rate, steps, **options)
             gradients, extra = problem.differentiate(params, batch)
             return rule.update(gradients, rule.init(params), params, **extra)
 
         rate = jax.ShapeDtypeStruct((), "float32")
         try:
-            jax.eval_shape(step, rate, params, batch)
+            jax.eval_shape(step, rate, dict.fromkeys(tuned(contestant), rate), params, batch)
         except Exception as error:
             raise UserError(f"optimizer {name!r} on {problem_name!r}: {one_line(error)}") from error
 

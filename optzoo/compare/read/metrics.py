@@ -119,6 +119,12 @@ def expected_best(choice: np.ndarray, worth: np.ndarray) -> np.ndarray:
     )
 
 
+def best_so_far(choice: np.ndarray, worth: np.ndarray) -> np.ndarray:
+    """What the best of the first k trials is worth, for every k; see `expected_best`."""
+    firsts = [int(np.argmin(choice[:count])) for count in range(1, len(choice) + 1)]
+    return np.asarray(worth, float)[firsts]
+
+
 def profile(spent: Mapping[str, np.ndarray], factors: np.ndarray) -> dict[str, np.ndarray]:
     """Dolan and Moré's performance profiles.
 

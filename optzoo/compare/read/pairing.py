@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from optzoo.compare.errors import UserError
+from optzoo.compare.keep.merge import SAME
 from optzoo.compare.read.metrics import ranks
 from optzoo.compare.read.tables import Tables
 
 Names = tuple[str, str]
 T = TypeVar("T", bound=Tables)
-SAME = ("steps", "target", "checkpoints")
 
 
 def merged(first: T, second: T, names: Names) -> T:
@@ -30,7 +30,8 @@ def merged(first: T, second: T, names: Names) -> T:
                     f"{' and '.join(names)} cannot be compared: {problem} has other {key} in each"
                 )
     seeds = min(first.about["seeds"], second.about["seeds"])
-    grids = {}
+    grids, answers = {}, {}
+    same_question = first.about.get("until") == second.about.get("until")
     differing = {
         optimizer
         for (problem, optimizer), tried in first.grids.items()
@@ -41,13 +42,15 @@ def merged(first: T, second: T, names: Names) -> T:
             label = f"{optimizer} ({name})" if optimizer in differing else optimizer
             runs = [run for run in tried.runs if run.seed < seeds]
             grids[problem, label] = replace(tried, runs=runs)
+            if same_question and (problem, optimizer) in results.answers:
+                answers[problem, label] = results.answers[problem, optimizer]
     about = first.about | {
         "problems": problems,
         "optimizers": sorted({optimizer for _, optimizer in grids}),
         "seeds": seeds,
         "command": f"{first.about['command']}; {second.about['command']}",
     }
-    return replace(first, about=about, grids=grids)
+    return replace(first, about=about, grids=grids, answers=answers)
 
 
 def changes(first: Tables, second: Tables, names: Names) -> list[list[str]]:

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.plan.tuners import GRID
+from optzoo.compare.read import steps
 from optzoo.compare.read.metrics import LETTERS
 from optzoo.compare.read.tables import Tables
 
@@ -20,11 +22,14 @@ def verdict(results: Tables) -> list[str]:
     ranking = results.ranking.set_index("optimizer")
     count = results.about["seeds"]
     problems = results.problems
+    asked = dict.fromkeys(problem for problem, _ in results.answers)
+    reached = [steps.sentence(results, problem) for problem in problems if problem in asked]
     if len(ranking) == 1:
-        return [_single(results)]
+        return [_single(results), *reached]
     many = len(problems) > 1
     over = f"over {len(problems)} problems" if many else f"on {problems[0]}"
-    sentences = [f"With learning rates tuned, {_places(ranking)}, {over}."]
+    what = "learning rates" if results.tuner == GRID else "settings"
+    sentences = [f"With {what} tuned, {_places(ranking)}, {over}.", *reached]
     if ranking["rank_untuned"].notna().all():
         sentences.append(f"At default learning rates, {_winners(ranking['rank_untuned'])}.")
     speed = ranking["speed"].drop(REFERENCE, errors="ignore").dropna()
@@ -39,7 +44,7 @@ def verdict(results: Tables) -> list[str]:
         sentences += [_problem_sentence(results, problem) for problem in problems]
     usable = ranking["usable"]
     sentences.append(
-        f"Easiest to tune: {_names(usable.nlargest(3).index.tolist())}. Their good learning rates "
+        f"Easiest to tune: {_names(usable.nlargest(3).index.tolist())}. Their good {what} "
         f"span the widest range: on average {usable.max():.1f} of those tried come within a tenth "
         f"of the best one's progress."
     )
@@ -57,7 +62,10 @@ def verdict(results: Tables) -> list[str]:
         sentences.append(f"The best learning rate was the outermost one tried for {pairs}{more}.")
     missing = len(results.about["optimizers"]) * len(results.about["problems"]) - len(results.grids)
     if missing:
-        sentences.append(f"Stopped early: {missing} pairs of optimizer and problem are missing.")
+        sentences.append(
+            f"{missing} pairs of optimizer and problem are missing: the comparison was stopped, or "
+            "they failed."
+        )
     if count < 3:
         sentences.append(f"With {count} seed{'s' * (count > 1)}, chance decides close ranks.")
     return sentences

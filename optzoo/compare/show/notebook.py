@@ -35,6 +35,10 @@ class Results(Tables):
         """Final loss for every learning rate on one problem, as a Plotly figure."""
         return self._plot("rates", problem)
 
+    def plot_until(self, problem: str) -> Any:
+        """Steps to the loss that `until` asked for on one problem, as a Plotly figure."""
+        return self._plot("until", problem)
+
     def _plot(self, name: str, *arguments: str) -> Any:
         """A chart in light colours."""
         from plotly.graph_objects import Figure

@@ -19,7 +19,8 @@ def write(results: Tables, folder: Path) -> list[Path]:
         stem = "".join(c if c.isalnum() else "_" for c in problem)
         for name, chart in BY_PROBLEM.items():
             title = f"{problem}: {chart.title}"
-            pictures[f"{stem}-{name}"] = (chart.draw(results, problem), title)
+            if chart.applies(results, problem):
+                pictures[f"{stem}-{name}"] = (chart.draw(results, problem), title)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, (figure, title) in pictures.items():

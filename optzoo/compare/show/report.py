@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -18,24 +18,32 @@ from plotly.offline import get_plotlyjs
 from optzoo.compare.errors import UserError
 from optzoo.compare.plan.baselines import REFERENCE
 from optzoo.compare.plan.grid import MAX_GROWTH
-from optzoo.compare.read import pairing
-from optzoo.compare.read.tables import Tables
+from optzoo.compare.plan.tuners import GRID
+from optzoo.compare.read import pairing, steps
+from optzoo.compare.read.tables import Tables, setting
 from optzoo.compare.read.verdict import aligned, verdict
 from optzoo.compare.show import export
 from optzoo.compare.show.figures.charts import BY_PROBLEM, OVERALL
-from optzoo.compare.show.figures.form import LABEL_HEIGHT, LETTER_WIDTH, PALETTE, labels
-from optzoo.compare.show.figures.overall import ROW_HEIGHT
+from optzoo.compare.show.figures.form import (
+    LABEL_HEIGHT,
+    LETTER_WIDTH,
+    PALETTE,
+    ROW_HEIGHT,
+    labels,
+)
 from optzoo.compare.show.figures.paths import path_chart
-from optzoo.compare.show.figures.problem import loss_curves, rate_curves
+from optzoo.registry import MULTIPLES
 
 T = TypeVar("T", bound=Tables)
 
 
-def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
-    """Writes `report.html` and `results.csv` into a folder; each appears whole or not at all.
+def write(results: Tables, folder: str | Path) -> list[Path]:
+    """Writes `report.html`, `results.csv` and, where steps to a loss were asked, `until.md`.
+
+    Each appears whole or not at all.
 
     Returns:
-      The paths of both.
+      Their paths.
 
     Raises:
       UserError: where they cannot be written.
@@ -43,7 +51,11 @@ def write(results: Tables, folder: str | Path) -> tuple[Path, Path]:
     page, table = Path(folder) / "report.html", Path(folder) / "results.csv"
     _replace(table, export.csv_text(results.frame))
     _replace(page, html(results))
-    return page, table
+    written = [page, table]
+    if text := steps.markdown(results):
+        written.append(Path(folder) / "until.md")
+        _replace(written[-1], text)
+    return written
 
 
 def write_both(first: T, second: T, folder: Path, other: Path) -> tuple[Path, T]:
@@ -226,9 +238,10 @@ def _section(results: Tables, problem: str, index: int) -> str:
         lengths = ["steps", *lengths, "gradients_to_target"]
     head = ["optimizer", "rank", "best rate", "× default", "test loss", "± seeds"]
     head += [column.replace("_", " ") for column in extra]
+    head += ["other settings"] if results.tuned else []
     head += ["solved", *(column.replace("_", " ") for column in lengths)]
     head += ["µs a step", "state", "diverged", "progress by rate"]
-    rows = []
+    rows, strips = [], _strips(results, problem)
     for row in table.to_dict("records"):
         edge = ' <abbr title="the outermost rate tried">edge</abbr>' if row["edge"] else ""
         cells = [
@@ -239,21 +252,25 @@ def _section(results: Tables, problem: str, index: int) -> str:
             _number(row["test_loss"]),
             _number(row["test_spread"], ".2g"),
             *(_number(row[column]) for column in extra),
+            *([escape(setting({name: row[name] for name in results.tuned}))] * bool(results.tuned)),
             f"{row['solved']:.0%}",
             *(_number(row[column], ".0f") for column in lengths),
             _number(1e6 * row["step_seconds"]),
             _number(row["state_ratio"], ".1f", "×"),
             f"{row['diverged']:.0%}",
-            _strip(results, problem, row["optimizer"]),
+            strips[row["optimizer"]],
         ]
         rows.append(cells)
-    figures = {
-        f"loss-{index}": loss_curves(results, problem),
-        f"rate-{index}": rate_curves(results, problem),
+    shown = {
+        f"{stem}-{index}": BY_PROBLEM[name]
+        for stem, name in {"loss": "losses", "rate": "rates", "until": "until"}.items()
+        if BY_PROBLEM[name].applies(results, problem)
     }
+    figures = {name: chart.figure(results, problem) for name, chart in shown.items()}
     there = "The table below has the numbers."
     charts = ""
-    for (name, figure), chart in zip(figures.items(), BY_PROBLEM.values(), strict=True):
+    for name, chart in shown.items():
+        figure = figures[name]
         names = [name, f"clock-{index}"] if "clock" in figure else [name]
         charts += _chart(names, figure, chart.caption, f"{problem}: {chart.title}. {there}")
     if path := path_chart(results, problem):
@@ -272,34 +289,66 @@ max="{len(path["frames"]) - 1}" value="{len(path["frames"]) - 1}"><output></outp
 {details["target"]:.4g}.</p>
 <div class="charts">{charts}</div>
 {_table(problem, head, rows, [places[name] for name in table["optimizer"]])}
+{_until(results, problem, places)}
 {_figures(index, figures)}
 </section>"""
 
 
-def _strip(results: Tables, problem: str, optimizer: str) -> str:
-    """One square a learning rate, the darker the more of the best possible progress it made."""
+def _until(results: Tables, problem: str, places: Mapping[str, int]) -> str:
+    """The steps to the loss that was asked for, where one was."""
+    head, *rows = steps.rows(results, problem) or [[]]
+    question = results.question
+    if not rows or question is None:
+        return ""
+    title = f"Steps to a loss of {question.target:g}"
+    cells = [[_name(row[0]), *map(escape, row[1:])] for row in rows]
+    table = _table(f"{problem}: {title}", head, cells, [places[row[0]] for row in rows])
+    return f"<h3>{title}</h3><p>{escape(steps.note(question))}</p>{table}"
+
+
+def _strips(results: Tables, problem: str) -> dict[str, str]:
+    """For each optimizer one square a learning rate, the darker the more progress it made.
+
+    That is the share of the progress that the best optimizer made at its best rate.
+    """
     frame = results.frame[results.frame["problem"] == problem]
     lowest = frame["validation_loss"].where(np.isfinite(frame["validation_loss"])).min()
     start = frame["initial_loss"].mean()
-    squares, words = [], []
-    for rate, group in frame[frame["optimizer"] == optimizer].groupby("learning_rate"):
-        loss = group["validation_loss"].mean(skipna=False)
-        share = (start - loss) / (start - lowest) if np.isfinite(loss) and start > lowest else -1
-        words.append(f"{loss:.3g} at {rate:.3g}")
-        kinds = ["square"]
-        kinds += ["own"] if (group["multiple"] == 1).any() else []
-        kinds += [] if share > 0 else ["failed"]
-        style = f"--share:{max(share, 0):.2f}"
-        squares.append(f'<i class="{" ".join(kinds)}" style="{style}" title="{words[-1]}"></i>')
-    spoken = f"losses by learning rate: {', '.join(words)}"
-    return f'<span class="strip" role="img" aria-label="{spoken}">{"".join(squares)}</span>'
+    means = frame.groupby(["optimizer", "learning_rate"]).agg(
+        loss=("validation_loss", lambda losses: losses.mean(skipna=False)),
+        multiple=("multiple", "first"),
+    )
+    strips = {}
+    for optimizer, rows in means.groupby("optimizer"):
+        squares, words = [], []
+        for (_, rate), loss, multiple in rows.itertuples():
+            known = np.isfinite(loss) and start > lowest
+            share = (start - loss) / (start - lowest) if known else -1
+            words.append(f"{loss:.3g} at {rate:.3g}")
+            kinds = ["square"]
+            kinds += ["own"] if multiple == 1 else []
+            kinds += [] if share > 0 else ["failed"]
+            style = f"--share:{max(share, 0):.2f}"
+            squares.append(f'<i class="{" ".join(kinds)}" style="{style}" title="{words[-1]}"></i>')
+        spoken = f"losses by learning rate: {', '.join(words)}"
+        strips[optimizer] = (
+            f'<span class="strip" role="img" aria-label="{spoken}">{"".join(squares)}</span>'
+        )
+    return strips
 
 
 def _protocol(results: Tables) -> str:
     about = results.about
     values = ", ".join(f"{value:.3g}" for value in about["grid"]["values"])
     grid = f"learning rates {values}, the same for everybody"
-    if about["grid"]["relative"]:
+    if results.tuner != GRID:
+        grid = (
+            f"{results.tuner}: so many settings for everybody, of the learning rate from "
+            f"{MULTIPLES.low:.2g} to {MULTIPLES.high:.2g} times the rule's own default and of "
+            "weight decay, b1, b2 and what else the rule declares ranges for. Random ones are the "
+            "same shares of the ranges for all; TPE chooses eight at a time after eight random ones"
+        )
+    elif about["grid"]["relative"]:
         grid = (
             f"the rule's own default times {values}; while the best is the outermost, as many more "
             f"on that side, at most {MAX_GROWTH} times; where it still is, the table says “edge”"
@@ -308,7 +357,7 @@ def _protocol(results: Tables) -> str:
     if about["weight_decay"] is not None:
         decay = f"{about['weight_decay']:g} for every rule that has it"
     items = {
-        "Learning rates": grid,
+        "Tuning": grid,
         "Seeds": f"{about['seeds']}; equal seeds start at equal parameters and see equal batches",
         "Schedule": f"{' and '.join(about['schedules'])}; cosine is a linear warm-up over a tenth "
         "of the steps and cosine decay to zero; rules that own a schedule keep it and are told the "
@@ -316,7 +365,7 @@ def _protocol(results: Tables) -> str:
         "Length": "all runs on a problem spend as many gradients, forward and backward passes: a "
         "rule whose steps cost two takes half as many steps",
         "Weight decay": decay,
-        "Choice": "the learning rate with the lowest mean validation loss after the last step",
+        "Choice": "the setting with the lowest mean validation loss after the last step",
         "Data": "batches come from the training split; the validation split chooses, the test "
         "split is only reported",
         "Ranking": "by mean rank over the problems; the seeds are drawn anew a thousand times, "
@@ -325,19 +374,42 @@ def _protocol(results: Tables) -> str:
         "Ranks on a problem": "by test loss; one optimizer is clearly better than another if the "
         "difference is more than twice its standard error over the seeds, and a rank is one more "
         "than the number of clearly better optimizers, so equal ranks are ties",
-        "Costs": "a step is timed alone, with all runs of its grid side by side, without "
-        "evaluation; state is bytes of optimizer state per byte of parameters",
-        "Usable rates": "how many of the tried rates come within a tenth of the optimizer's best "
-        "progress from the start",
+        **_until_protocol(results),
+        "Costs": f"{_timing(results)}; state is bytes of optimizer state per byte of parameters",
+        "Usable rates": "how many of the tried settings come within a tenth of the optimizer's "
+        "best progress from the start",
         "Diverged": "ended above the loss that the run started from, or at no finite loss",
         "Everything else": "at each rule's defaults; rules that average are evaluated at their "
         "averages",
         "Versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
-        "Device": about["device"],
+        "Device": "; ".join(results.devices),
     }
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(items[name])}</dd>" for name in items)
     command = f"<dt>Command</dt><dd><code>{escape(about['command'])}</code></dd>"
     return f"<dl>{rows}{command if about['command'] else ''}</dl>"
+
+
+def _timing(results: Tables) -> str:
+    how = "with all runs of its grid side by side, without evaluation"
+    if workers := results.about["workers"]:
+        how += f", by the workers of {workers}, others of which may have been busy beside it"
+    else:
+        how += ", with nothing else going on"
+    elsewhere = len(results.devices) > 1
+    return f"a step is timed {how}{f'; only on {results.timed_on}' if elsewhere else ''}"
+
+
+def _until_protocol(results: Tables) -> dict[str, str]:
+    question = results.question
+    if question is None:
+        return {}
+    return {
+        "Steps to a loss": "one trial, chosen by the validation losses of the tuning seeds; "
+        f"{question.seeds} other seeds and the test split test it. One-sided t-tests at "
+        f"{question.confidence:.0%} of lengths in a fixed order, from half more than tuning "
+        "expects downwards until one fails; the crossing's lower end by the opposite tests from "
+        "below. A rule that plans to its end is run, and its trial chosen, for each length anew"
+    }
 
 
 def _name(optimizer: str) -> str:

@@ -13,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextCo
 from rich.table import Column, Table
 from rich.text import Text
 
-from optzoo.compare.errors import NotReused
+from optzoo.compare.errors import NotReused, PairFailed
 from optzoo.compare.plan.baselines import REFERENCE
-from optzoo.compare.read.tables import Tables
+from optzoo.compare.read import steps
+from optzoo.compare.read.tables import Tables, setting
 from optzoo.compare.read.verdict import aligned
 from optzoo.compare.work.progress import Progress
 
@@ -38,11 +39,16 @@ class _Short(NamedTuple):
 
 
 class Reporter:
-    """Shows the progress of a comparison: a live bar on a terminal, plain lines elsewhere."""
+    """Shows the progress of a comparison: a live bar on a terminal, plain lines elsewhere.
+
+    Attributes:
+      failed: whether a pair of optimizer and problem did.
+    """
 
     def __init__(self, shown: bool = True) -> None:
         self._console = Console(stderr=True, quiet=not shown)
         self._reused = self._computed = 0
+        self.failed = False
         self._bar = _Roomy(
             # Where there is little room, the bar gives way.
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
@@ -61,7 +67,8 @@ class Reporter:
         usual = warnings.showwarning
 
         def show(message, category, filename, lineno, file=None, line=None):
-            if issubclass(category, NotReused):
+            if issubclass(category, NotReused | PairFailed):
+                self.failed |= category is PairFailed
                 self._console.out(f"optzoo: {message}", highlight=False)
             else:
                 usual(message, category, filename, lineno, file, line)
@@ -105,14 +112,14 @@ class Reporter:
 def show_results(results: Tables) -> None:
     """Prints the ranking, and who is best on each problem; both fit the terminal."""
     console = _console()
-    tables = _ranking(results), _winners(results)
+    tables = [_ranking(results), _winners(results), *_until(results)]
     cut = [_narrowed(table, console) for table in tables]
     for table in tables:
         console.print(table)
         console.print()
     meanings = {
-        "rank": "rank: mean over the problems, at the learning rates with the best validation "
-        f"loss, and where it lies in nine of ten resamples of the {results.about['seeds']} seeds.",
+        "rank": "rank: mean over the problems, at the settings with the best validation loss, "
+        f"and where it lies in nine of ten resamples of the {results.about['seeds']} seeds.",
         "ties": "ties: those who share a letter cannot be told apart, for neither is ahead in 95 % "
         "of the resamples.",
         "speed": f"speed: fewer gradients to the target than {REFERENCE}.",
@@ -120,6 +127,8 @@ def show_results(results: Tables) -> None:
     }
     shown = [column.header for column in tables[0].columns]
     notes = [" ".join(meanings[name] for name in meanings if name in shown)]
+    if results.question:
+        notes.append(steps.note(results.question))
     if results.table["edge"].any() and not cut[1]:
         notes.append("! marks a rate on the edge of those tried.")
     if any(cut):
@@ -149,7 +158,8 @@ def _ranking(results: Tables) -> Table:
 
 
 def _winners(results: Tables) -> Table:
-    table = _table("problem", "best", "test loss", "lr", "ties with")
+    tuned = ["other settings"] if results.tuned else []
+    table = _table("problem", "best", "test loss", "lr", "ties with", *tuned)
     for problem, best in results.best().items():
         rows = results.table[results.table["problem"] == problem].set_index("optimizer")
         row = rows.loc[best]
@@ -160,15 +170,30 @@ def _winners(results: Tables) -> Table:
             f"{row['test_loss']:.3g} ± {row['test_spread']:.1g}",
             f"{row['learning_rate']:.3g}{'!' if row['edge'] else ''}",
             f"{tied} other{'s' * (tied > 1)}" if tied else "",
+            *(setting({name: row[name] for name in results.tuned}) for _ in tuned),
         )
     return table
+
+
+def _until(results: Tables) -> list[Table]:
+    """The steps to the loss that was asked for, on every problem."""
+    tables = []
+    for problem in results.problems:
+        head, *rows = steps.rows(results, problem) or [[]]
+        if rows:
+            table = _table(*head)
+            table.columns[0].header = Text(problem)
+            for name, *cells in rows:
+                table.add_row(Text(name, "bold"), *cells)
+            tables.append(table)
+    return tables
 
 
 def _table(*columns: str) -> Table:
     """An empty table; all but names and what follows them to the right."""
     table = Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for column in columns:
-        left = column in ("optimizer", "problem", "best", "ties", "ties with")
+        left = column in ("optimizer", "problem", "best", "ties", "ties with", "other settings")
         table.add_column(column, overflow="fold", justify="left" if left else "right")
     return table
 

@@ -20,6 +20,7 @@ from jax.sharding import AxisType, PartitionSpec
 import optzoo
 from optzoo.compare.machine import agree, available, compiler_options
 from optzoo.compare.plan.contestants import Contestant, paced
+from optzoo.compare.plan.tuners import Trial
 from optzoo.compare.work.fingerprint import Fingerprint, fingerprint
 from optzoo.problems import Problem
 
@@ -30,7 +31,7 @@ TRIALS, TRIAL_SHARE, TRIAL_SECONDS = 3, 100, 0.1
 # Two programs that call LAPACK at the same time can lock up XLA's thread pool on CPUs for ever.
 LAPACK = threading.Lock()
 
-Cell = tuple[float, int]
+Cell = tuple[Trial, int]
 
 
 def checkpoints(steps: int, *, path: bool = False) -> np.ndarray:
@@ -61,30 +62,51 @@ class Outcome:
 class Sweep:
     """One optimizer on one problem.
 
-    The learning rate is an argument of the compiled program, so further rates cost no second
-    compilation. Runs with the same seed start at the same parameters and see the same batches,
-    whatever the optimizer. Each run spends `budget` gradients, so that a rule whose steps cost two
-    takes half as many steps. The runs are shared out among all devices of all processes, and go in
-    several helpings where they would not fit into memory together.
+    The learning rate and what else is tuned are arguments of the compiled program, so further
+    trials cost no second compilation. Runs with the same seed start at the same parameters and see
+    the same batches, whatever the optimizer. Each run spends `budget` gradients, so that a rule
+    whose steps cost two takes half as many steps. The runs are shared out among all devices of all
+    processes, and go in several helpings where they would not fit into memory together.
+
+    Args:
+      problem: what to train on.
+      contestant: what to train with.
+      budget: gradients of a run.
+      norms: whether to record the norms of the gradients.
+      tuned: the arguments that trials have options for, beside the learning rate.
+      marks: the step counts after which runs are evaluated, the last one their end, in place of
+        what the budget pays for.
+      told: whether the program is told the length as a number, so that `run` takes other ones.
     """
 
     def __init__(
-        self, problem: Problem, contestant: Contestant, budget: int, *, norms: bool = False
+        self,
+        problem: Problem,
+        contestant: Contestant,
+        budget: int,
+        *,
+        norms: bool = False,
+        tuned: Sequence[str] = (),
+        marks: Sequence[int] | None = None,
+        told: bool = False,
     ) -> None:
         self.problem, self.contestant = problem, contestant
         self.gradients = contestant.gradients(problem)
-        self._marks = paced(checkpoints(budget, path=problem.box is not None), self.gradients)
-        self.steps = int(self._marks[-1])
-        self._norms = norms
+        paid = paced(checkpoints(budget, path=problem.box is not None), self.gradients)
+        self.marks = paid if marks is None else np.asarray(marks, np.int32)
+        self.steps = int(self.marks[-1])
+        self.tuned, self._norms, self._told = tuple(tuned), norms, told
         self._single = jax.jit(self._train)
         self._width, self._trial = 0, list[Cell]()
         self._program: Any = None
         self._turn: AbstractContextManager[Any] = nullcontext()
 
-    def _train(self, learning_rate, params, key, bounds, evaluated):
+    def _train(self, setting, params, key, bounds, evaluated):
         """One run. `bounds` are the first and last step of each leg between two checkpoints."""
         problem, key = self.problem, jax.random.wrap_key_data(key)
-        rule = self.contestant.build(learning_rate, self.steps)
+        total = bounds[-1, 1] if self._told else self.steps
+        learning_rate, options = setting
+        rule = self.contestant.build(learning_rate, total, **options)
         if self._norms:
             rule = optax.chain(optzoo.record_norms(self.steps), rule)
 
@@ -120,13 +142,14 @@ class Sweep:
 
     @cached_property
     def _bounds(self) -> np.ndarray:
-        return np.stack([np.insert(self._marks[:-1], 0, 0), self._marks], axis=1)
+        return np.stack([np.insert(self.marks[:-1], 0, 0), self.marks], axis=1)
 
     @cached_property
     def _read(self) -> Fingerprint:
         start = jax.jit(partial(_start, self.problem)).trace(0)
-        rate = jax.ShapeDtypeStruct((), jnp.float32)
-        train = self._single.trace(rate, *start.out_info, self._bounds, np.asarray(True))
+        number = jax.ShapeDtypeStruct((), jnp.float32)
+        setting = number, dict.fromkeys(self.tuned, number)
+        train = self._single.trace(setting, *start.out_info, self._bounds, np.asarray(True))
         # The bounds are an argument: the programs alone do not tell the number of steps.
         return fingerprint(start.jaxpr, train.jaxpr, beside=self._bounds)
 
@@ -156,13 +179,15 @@ class Sweep:
         params, state = map(_bytes, jax.eval_shape(sizes, jax.random.key(0)))
         return state / max(params, 1)
 
-    def run(self, cells: Sequence[Cell]) -> Outcome:
-        """Trains each of the given pairs of learning rate and seed."""
+    def run(self, cells: Sequence[Cell], length: int | None = None) -> Outcome:
+        """Trains each of the given pairs of trial and seed, for `length` steps if told."""
         self._prepare(cells)
+        bounds = self._bounds.copy()
+        bounds[-1, 1] = length or self.steps
         parts = []
         for first in range(0, len(cells), self._width):
             part = cells[first : first + self._width]
-            parts.append(self._call(part, self._bounds, np.asarray(True)))
+            parts.append(self._call(part, bounds, np.asarray(True)))
         joined = jax.tree.map(lambda *values: np.concatenate(values)[: len(cells)], *parts)
         curves, final = joined
         return Outcome(curves, final)
@@ -242,6 +267,23 @@ class Sweep:
         return jax.jit(shared)
 
 
+def takes_any_length(problem: Problem, contestant: Contestant) -> bool:
+    """Whether a program with this rule may be told the length of its run as a number."""
+
+    def train(key, length):
+        params = problem.init(key)
+        rule = contestant.build(1.0, length)
+        gradients, extra = problem.differentiate(params, problem.draw(key, length))
+        return rule.update(gradients, rule.init(params), params, **extra)
+
+    try:
+        jax.eval_shape(train, jax.random.key(0), jax.ShapeDtypeStruct((), "int32"))
+    except Exception:
+        # Whatever it does with a length that only a run knows, it has worked with a plain one.
+        return False
+    return True
+
+
 def _start(problem: Problem, seed):
     """The parameters that a run starts from, and the key that its batches come from."""
     key = jax.random.key(seed)
@@ -255,13 +297,19 @@ def _starts(problem: Problem):
 
 
 def _arguments(problem: Problem, cells: Sequence[Cell]) -> tuple[Any, ...]:
-    rates, seeds = zip(*cells, strict=True)
+    trials, seeds = zip(*cells, strict=True)
     places = {seed: place for place, seed in enumerate(dict.fromkeys(seeds))}
     with LAPACK:  # Orthogonal starts come from it.
         starts = jax.block_until_ready(_starts(problem)(jnp.asarray(list(places))))
     which = np.asarray([places[seed] for seed in seeds])
     params, keys = jax.tree.map(lambda leaf: leaf[which], starts)
-    return jnp.asarray(rates, jnp.float32), params, keys
+    rates = jnp.asarray([trial.rate for trial in trials], jnp.float32)
+    names = dict(trials[0].options)
+    options = {
+        name: jnp.asarray([dict(trial.options)[name] for trial in trials], jnp.float32)
+        for name in names
+    }
+    return (rates, options), params, keys
 
 
 @cache

@@ -18,7 +18,7 @@ from optzoo.primitives.combine import gradient, merge_leaves
 from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.moments import ema, second_moment
 from optzoo.primitives.norms import abs_sq
-from optzoo.registry import optimizer
+from optzoo.registry import Range, optimizer
 
 PAPER: Any = dict(
     title="Quasi-hyperbolic momentum and Adam for deep learning",
@@ -44,7 +44,9 @@ def scale_by_qhm(
     return merge_leaves(lambda g, m: (1 - nu) * g + nu * m, gradient, average)
 
 
-@optimizer(**PAPER)
+@optimizer(
+    **PAPER, ranges={"momentum": Range(0.9, 0.9995, "decay"), "nu": Range(0.0, 1.0, "linear")}
+)
 @transformation
 def qhm(
     learning_rate: LearningRate = 1.0,
@@ -121,7 +123,14 @@ def scale_by_qhadam(
     return merge_leaves(mixed, gradient, first, second)
 
 
-@optimizer(**PAPER)
+@optimizer(
+    **PAPER,
+    ranges={
+        "b1": Range(0.9, 0.9995, "decay"),
+        "nu1": Range(0.0, 1.0, "linear"),
+        "nu2": Range(0.5, 1.0, "linear"),
+    },
+)
 @transformation
 def qhadam(
     learning_rate: LearningRate = 1e-3,

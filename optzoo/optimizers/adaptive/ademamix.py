@@ -21,7 +21,7 @@ from optzoo.primitives.combine import merge_leaves
 from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.moments import ema, rms
 from optzoo.primitives.stepsizes import rate
-from optzoo.registry import optimizer
+from optzoo.registry import Range, optimizer
 
 
 @transformation
@@ -62,6 +62,7 @@ def scale_by_ademamix(
     arxiv="2409.03137",
     code="https://github.com/apple/ml-ademamix",
     default=True,
+    ranges={"b3": Range(0.99, 0.9999, "decay"), "alpha": Range(1.0, 20.0)},
 )
 @transformation
 def ademamix(

@@ -20,7 +20,7 @@ from optzoo.primitives.directions import variance_reduced
 from optzoo.primitives.labels import Selection, linear_mask
 from optzoo.primitives.moments import adam, ema, momentum
 from optzoo.primitives.orthogonal import newton_schulz, orthogonalize, scale_by_fan
-from optzoo.registry import Trait, optimizer
+from optzoo.registry import Range, Trait, optimizer
 
 Form = Literal["adamw", "lion", "orthogonal"]
 
@@ -64,6 +64,7 @@ def scale_by_mars(
     arxiv="2411.10438",
     code="https://github.com/AGI-Arena/MARS",
     traits=(Trait.SHAPED,),
+    ranges={"gamma": Range(0.005, 0.1)},
 )
 @transformation
 def mars(

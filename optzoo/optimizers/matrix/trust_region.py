@@ -9,7 +9,7 @@ from optzoo.primitives.blocks import in_blocks
 from optzoo.primitives.duality import Balls, dualize
 from optzoo.primitives.moments import ema
 from optzoo.primitives.orthogonal import Orthogonalizer, Scale
-from optzoo.registry import Trait, optimizer
+from optzoo.registry import Range, Trait, optimizer
 
 
 @transformation
@@ -44,6 +44,7 @@ def scale_by_trust_region(
     arxiv="2503.12645",
     code=None,
     traits=(Trait.SHAPED,),
+    ranges={"weight_decay": Range(1e-4, 0.5)},
 )
 @transformation
 def trust_region(

@@ -17,7 +17,7 @@ from optzoo.primitives.combine import gradient, merge_leaves, multiply
 from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.precision import master_weights
 from optzoo.primitives.stepsizes import dog_step
-from optzoo.registry import Trait, optimizer
+from optzoo.registry import Range, Trait, optimizer
 
 PAPER: Any = dict(
     title="DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size Schedule",
@@ -25,6 +25,7 @@ PAPER: Any = dict(
     year=2023,
     arxiv="2302.12022",
     code="https://github.com/formll/dog",
+    ranges={"reps_rel": Range(1e-8, 1e-3)},
 )
 
 

@@ -128,7 +128,8 @@ def soap(
 
     Tuning:
       Learning rates near Adam's, 1e-3 to 1e-2; the default is the paper's. It bears bases that are
-      renewed every 100 steps. Without warm-up the first steps are Adam's.
+      renewed every 100 steps. Without warm-up the first steps are Adam's. Rotations round: units
+      that never get a gradient stay where they are if eps is above 1e-7 of the others' gradients.
 
     Args:
       learning_rate: a number, or a schedule of the number of finished steps.
@@ -143,7 +144,8 @@ def soap(
       vectors: give leaves of one axis a basis, too.
       merge: maps the shape of a leaf to one with fewer axes; `merge_axes(limit)`, or any callable.
       block: cut longer axes into pieces with a basis each.
-      stagger: spread the renewals of equal age over the steps, by their cost; False: all at once.
+      stagger: spread the renewals of a period over its steps, by their cost, so that no step does
+        twice the average if no leaf does more than that; False: all at once.
       debias: correct both moments for their start at zero.
       normalize: give each leaf's u a root mean square of 1 before the correction.
       axes: which axes of a leaf stack separate layers; see `optzoo.primitives.axes`. All others

@@ -13,7 +13,7 @@ from optzoo.compare.show.figures.overall import (
     ranking_chart,
     speed_chart,
 )
-from optzoo.compare.show.figures.problem import loss_curves, rate_curves
+from optzoo.compare.show.figures.problem import loss_curves, rate_curves, until_rows
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,21 @@ class Chart:
         nobody is highlighted.
       title: a few words.
       caption: how to read it.
+      applies: whether there is anything to draw, asked with what `figure` is given.
     """
 
     figure: Callable[..., dict[str, Any]]
     title: str
     caption: str
+    applies: Callable[..., bool] = lambda *_: True
 
     def draw(self, results: Tables, *problem: str) -> dict[str, Any]:
         """The figure with the best-ranked optimizers highlighted."""
         return painted(self.figure(results, *problem), colours(results))
+
+
+def _was_asked(results: Tables, problem: str) -> bool:
+    return any(where == problem for where, _ in results.answers)
 
 
 OVERALL = {
@@ -57,9 +63,10 @@ OVERALL = {
     ),
     "budget": Chart(
         budget_chart,
-        "Expected progress after so many trials of learning rates",
+        "Expected progress after so many trials",
         "What tuning buys: the share of the possible progress to expect of the best of so many "
-        "learning rates, drawn at random from those tried. Flat and high is easy to tune.",
+        "trials, drawn at random from those made (TPE's in their order). Flat and high is easy to "
+        "tune.",
     ),
 }
 BY_PROBLEM = {
@@ -74,6 +81,13 @@ BY_PROBLEM = {
         "final loss by learning rate",
         "Final loss for every learning rate tried. The flatter the valley, the easier to tune; a "
         "dot marks the best, a line ends where runs diverge.",
+    ),
+    "until": Chart(
+        until_rows,
+        "steps to the loss asked for",
+        "The fewest steps that are shown to bring the mean test loss below the one asked for, and "
+        "a bar from the most that are shown to be too few. Without a dot: not shown to get there.",
+        _was_asked,
     ),
 }
 CHARTS = OVERALL | BY_PROBLEM

@@ -30,6 +30,7 @@ THEME = {"$ink": "#1c2330", "$muted": "#9aa3af", "$page": "#ffffff", "$accent": 
 HEIGHT, LABEL_HEIGHT, LETTER_WIDTH = 340, 15, 7
 LINE: dict[str, Any] = {"line": {"color": "$own", "width": 1}, "opacity": 0.55}
 LIT: dict[str, Any] = {"line": {"color": "$own", "width": 2.25}, "opacity": 1}
+ROW_HEIGHT, LETTER = 22, 7.2
 LONGEST_LABEL = 26
 OPTIONS = re.compile(r"\w+=[^()]*")
 
@@ -119,3 +120,27 @@ def label_room(ends: list[tuple[float, str, str]]) -> int:
 def plain(values: np.ndarray) -> list[float | None]:
     """Values as JSON has them: four digits, and no infinity."""
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
+
+
+def named_rows(
+    names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]
+) -> dict[str, Any]:
+    """A chart with a row for each name, the first on top."""
+    shown = [*labels(names).values()]
+    widest = max(map(len, shown), default=0)
+    return {
+        "data": data,
+        "rows": names,
+        "layout": {
+            "height": 64 + ROW_HEIGHT * len(names),
+            "margin": {"l": 16 + LETTER * widest, "r": 12, "t": 8, "b": 44},
+            "showlegend": False,
+            "hovermode": "closest",
+            "xaxis": xaxis,
+            "yaxis": {
+                "range": [0.4, len(names) + 0.6],
+                "tickvals": list(range(len(names), 0, -1)),
+                "ticktext": shown,
+            },
+        },
+    }

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 
 from optzoo.compare.plan.baselines import REFERENCE
+from optzoo.compare.plan.tuners import GRID
 from optzoo.compare.read.tables import FACTORS, Tables
 from optzoo.compare.read.verdict import aligned
-from optzoo.compare.show.figures.form import HEIGHT, LINE, LIT, labels, plain
-
-ROW_HEIGHT, LETTER = 22, 7.2
+from optzoo.compare.show.figures.form import HEIGHT, LETTER, LINE, LIT, named_rows, plain
 
 
 def ranking_chart(results: Tables) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def ranking_chart(results: Tables) -> dict[str, Any]:
         for trace in data[-2:]:
             trace |= {"meta": row.optimizer, "hovertemplate": hover}
     axis = {"title": {"text": "mean rank (1 is best)"}, "range": [0.5, len(ranking) + 0.5]}
-    figure = _rows(ranking["optimizer"].tolist(), data, axis)
+    figure = named_rows(ranking["optimizer"].tolist(), data, axis)
     shown = aligned(ranking["ties"])
     figure["layout"]["margin"]["r"] = 12 + LETTER * max(map(len, shown))
     figure["layout"]["annotations"] = [
@@ -89,7 +88,7 @@ def speed_chart(results: Tables) -> dict[str, Any]:
         "range": [float(np.log10(low)) - 0.05, float(np.log10(high)) + 0.05],
         **_factors(low, high),
     }
-    return _rows(names, data, axis)
+    return named_rows(names, data, axis)
 
 
 def profile_chart(results: Tables) -> dict[str, Any]:
@@ -104,12 +103,12 @@ def profile_chart(results: Tables) -> dict[str, Any]:
 
 
 def budget_chart(results: Tables) -> dict[str, Any]:
-    """Expected share of the possible progress after so many random trials of learning rates."""
+    """Expected share of the possible progress after so many trials."""
     budgets = results.budgets
     axis = {
-        "title": {"text": "learning rates tried"},
+        "title": {"text": "learning rates tried" if results.tuner == GRID else "trials"},
         "range": [1, max(2, len(budgets))],
-        "dtick": 1,
+        "dtick": max(1, len(budgets) // 8),
     }
     return _lines(budgets, axis, "share of the progress", "linear")
 
@@ -144,28 +143,6 @@ def _lines(table: pd.DataFrame, xaxis: dict[str, Any], title: str, shape: str) -
 
 def _heights(rows: pd.DataFrame) -> range:
     return range(len(rows), 0, -1)
-
-
-def _rows(names: list[str], data: list[dict[str, Any]], xaxis: dict[str, Any]) -> dict[str, Any]:
-    """A chart with a row for each name, the first on top."""
-    shown = [*labels(names).values()]
-    widest = max(map(len, shown), default=0)
-    return {
-        "data": data,
-        "rows": names,
-        "layout": {
-            "height": 64 + ROW_HEIGHT * len(names),
-            "margin": {"l": 16 + LETTER * widest, "r": 12, "t": 8, "b": 44},
-            "showlegend": False,
-            "hovermode": "closest",
-            "xaxis": xaxis,
-            "yaxis": {
-                "range": [0.4, len(names) + 0.6],
-                "tickvals": list(range(len(names), 0, -1)),
-                "ticktext": shown,
-            },
-        },
-    }
 
 
 def _factors(low: float, high: float) -> dict[str, Any]:

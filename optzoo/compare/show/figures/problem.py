@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from optzoo.compare.plan.tuners import GRID
+from optzoo.compare.read import steps
 from optzoo.compare.read.tables import Tables
-from optzoo.compare.show.figures.form import HEIGHT, LINE, LIT, plain
+from optzoo.compare.show.figures.form import HEIGHT, LINE, LIT, named_rows, plain
 
 FLOOR = 1e-9
 
@@ -31,8 +33,8 @@ def loss_curves(results: Tables, problem: str) -> dict[str, Any]:
     start = float(np.nanmax(losses[:, 0]))
     figure = _figure(results, problem, traces, axis, losses, start)
     for trace in figure["data"]:
-        tried = results.grids[problem, trace["meta"]]
-        pace = tried.step_seconds / tried.gradients
+        name = trace["meta"]
+        pace = table["step_seconds"][name] / results.grids[problem, name].gradients
         trace["pace"] = float(f"{pace:.4g}") if np.isfinite(pace) else None
     figure["clock"] = "seconds of training a run, runs side by side"
     figure["ends"] = _ends(figure)
@@ -42,16 +44,18 @@ def loss_curves(results: Tables, problem: str) -> dict[str, Any]:
 def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
     """Final validation loss against the learning rate, in multiples of each rule's own default.
 
-    Highlighted as in `loss_curves`, with a dot at the best rate.
+    Highlighted as in `loss_curves`, with a dot at the best rate. Where more than the rate was
+    tuned, every trial is a dot, and no lines are drawn.
     """
     relative = results.about["grid"]["relative"]
     column = "multiple" if relative else "learning_rate"
     frame = results.frame[results.frame["problem"] == problem]
     traces = []
     for name, group in frame.groupby("optimizer", sort=False):
-        runs = group.pivot(index="seed", columns=column, values="validation_loss")
-        values = runs.to_numpy()
-        traces.append((name, name, runs.columns.tolist(), np.median(values, axis=0), values))
+        runs = group.pivot(index="seed", columns="learning_rate", values="validation_loss")
+        places = dict(zip(group["learning_rate"], group[column], strict=True))
+        x, values = [places[rate] for rate in runs.columns], runs.to_numpy()
+        traces.append((name, name, x, np.median(values, axis=0), values))
     rates = frame[column]
     low, high = np.log10(rates.min()), np.log10(rates.max())
     powers = range(int(np.ceil(low)), int(np.floor(high)) + 1)
@@ -65,6 +69,10 @@ def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
     losses = frame["validation_loss"].to_numpy()
     start = float(frame["initial_loss"].max())
     figure = _figure(results, problem, traces, axis, losses, start)
+    if results.tuner != GRID:
+        lines = [line for line in figure["data"] if "only" not in line]
+        dots = {"mode": "markers", "marker": {"size": 6, "color": "$own"}}
+        figure["data"] = [line | dots for line in lines]
     for line in [line for line in figure["data"] if "only" not in line]:
         known = [(y, x) for x, y in zip(line["x"], line["y"], strict=True) if y is not None]
         if known:
@@ -73,6 +81,34 @@ def rate_curves(results: Tables, problem: str) -> dict[str, Any]:
             shared = {name: line[name] for name in ("meta", "hovertemplate")}
             figure["data"].append(dot | shared | {"only": True})
     return figure
+
+
+def until_rows(results: Tables, problem: str) -> dict[str, Any]:
+    """Steps to a loss: a dot at the fewest, a bar from the most that are shown to be too few.
+
+    Without a dot the bar goes on to the edge: who does not get there may do so later. Where a step
+    of any costs more than one gradient, gradients are drawn in place of steps.
+    """
+    table = results.until
+    table = table[table["problem"] == problem]
+    names = table["optimizer"].tolist()
+    unit, costs = steps.unit(results, problem), table["optimizer"].map(results.step_cost(problem))
+    shorts, ends = (table[column] * costs for column in ("short", "tested"))
+    edge = 1.06 * float(ends.max())
+    data: list[dict[str, Any]] = []
+    for height, row, short, end in zip(
+        range(len(names), 0, -1), table.to_dict("records"), shorts, ends, strict=True
+    ):
+        reached = row["outcome"] == "reached"
+        told = f"{end} {unit}" if reached else f"{row['outcome']} at {end} {unit}"
+        bar = {"x": [short, end if reached else edge], "y": [height, height], "mode": "lines"}
+        dot = {"x": [end] if reached else [], "y": [height] * reached, "mode": "markers"}
+        data.append(bar | {"line": {"color": "$own", "width": 4}, "opacity": 0.45})
+        data.append(dot | {"marker": {"color": "$own", "size": 9}})
+        for trace in data[-2:]:
+            hover = f"{row['optimizer']}: {told}<extra></extra>"
+            trace |= {"meta": row["optimizer"], "hovertemplate": hover}
+    return named_rows(names, data, {"title": {"text": unit}, "range": [0, edge]})
 
 
 def _figure(

@@ -1,0 +1,1 @@
+"""Where it runs: processes of this machine, or what others keep running, as executors."""
