@@ -175,6 +175,21 @@ def test_norms_that_were_recorded_reach_the_workers(tmp_path):
     assert numbers(shared).equals(numbers(compare(None, rules, **options | {"out": tmp_path})))
 
 
+def test_rules_under_every_schedule_travel():
+    schedules = ["constant", "cosine", "cyclical(period=5)"]
+    options = {
+        "problems": ["saddle"],
+        "lrs": [0.01],
+        "steps": 5,
+        "schedules": schedules,
+        "seeds": 1,
+    }
+    with ThreadPoolExecutor(1) as executor:
+        shared = compare(executor, ["sgd"], **options)
+    assert len(shared.grids) == 3
+    assert numbers(shared).equals(numbers(compare(None, ["sgd"], **options)))
+
+
 def test_a_pair_that_fails_on_every_worker_is_told_and_the_rest_goes_on():
     here = threading.get_ident()
 
