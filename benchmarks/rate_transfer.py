@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 import optzoo
-from optzoo.problems.vision import digits
+from optzoo.problems.vision import digit_reader
 from optzoo.testing import coordinate_check
 
 WIDTHS = (64, 256, 1024)
@@ -30,11 +30,11 @@ class Model:
     """The network in one width: its start, steps and evaluation, in µP or in the usual way."""
 
     def __init__(self, width: int, scaled: bool) -> None:
-        base = jax.eval_shape(digits(WIDTHS[0]).init, jax.random.key(0))
+        base = jax.eval_shape(digit_reader(width=WIDTHS[0]).init, jax.random.key(0))
         direction = optzoo.primitives.adam()
         if scaled:
             direction = optax.chain(direction, optzoo.scale_by_width(base))
-        self.direction, self.problem = direction, digits(width)
+        self.direction, self.problem = direction, digit_reader(width=width)
         self.prepare = partial(optzoo.width_init, base_shapes=base) if scaled else lambda p: p
         self.readout = partial(optzoo.width_readout, base_shapes=base) if scaled else lambda p: p
 

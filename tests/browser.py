@@ -93,12 +93,20 @@ class Browser:
         """A mouse click in the middle of the first element that a CSS selector finds."""
         place = f"document.querySelector({json.dumps(selector)})"
         self.value(f"{place}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        box = self.value(
-            f"(b => [b.x + b.width / 2, b.y + b.height / 2])({place}.getBoundingClientRect())"
-        )
-        for kind in ("mousePressed", "mouseReleased"):
-            at = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}
-            self.ask("Input.dispatchMouseEvent", type=kind, **at)
+        middle = f"(b => [b.x + b.width / 2, b.y + b.height / 2])({place}.getBoundingClientRect())"
+        at, before = self.value(middle), None
+        # What comes into view may be laid out only then, and move what is below it.
+        while at != before:
+            time.sleep(0.1)
+            at, before = self.value(middle), at
+        self.click_at(*at)
+
+    def click_at(self, x: float, y: float) -> None:
+        """A mouse click somewhere in the window, where the mouse goes first."""
+        for kind, button in (("Moved", "none"), ("Pressed", "left"), ("Released", "left")):
+            at = {"x": x, "y": y, "button": button, "clickCount": 1}
+            self.ask("Input.dispatchMouseEvent", type=f"mouse{kind}", **at)
+            self.value("new Promise(done => setTimeout(done, 100))")
 
     def press(self, key: str) -> None:
         """One key, such as "Tab" or "Enter"."""

@@ -112,7 +112,7 @@ def test_tuning_follows_the_best_trial_down():
 
 @pytest.mark.usefixtures("standard")
 def test_one_run_is_read_where_the_rule_has_no_plan_and_many_are_made_where_it_has():
-    results = ask([descent, to_the_end, counted])
+    results = ask([descent, to_the_end, counted], steps=12)
     table = results.until.set_index("optimizer")
     plans = [Contestant(unpublished(rule)) for rule in (to_the_end, counted)]
     assert [sweep.takes_any_length(plane(), plan) for plan in plans] == [True, False]
@@ -155,12 +155,13 @@ def test_where_steps_cost_more_gradients_are_told(monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.usefixtures("standard")
 def test_what_is_known_is_not_computed_again(tmp_path, workers):
     seen = []
     # What a worker knows has come with the work.
     options = {"executor": ThreadPoolExecutor(workers) if workers else None}
     for _ in range(2):
-        results = ask([descent, counted], tmp_path, progress=seen.append, **options)
+        results = ask([descent, to_the_end], tmp_path, progress=seen.append, **options)
     assert all(p.computed for p in seen[:2]) and not any(p.computed for p in seen[2:])
     assert results.until.equals(Results.load(tmp_path).until)
     run([plane()], [descent], lrs=[1.0], seeds=2, out=tmp_path)
@@ -182,8 +183,9 @@ def test_who_never_gets_there_is_said_to(capsys, monkeypatch, tmp_path):
     assert ask([descent], until=-0.01, problem=noisy).until["outcome"].tolist() == ["not shown"]
 
 
+@pytest.mark.usefixtures("standard")
 def test_shown_everywhere(capsys, monkeypatch, tmp_path):
-    results = ask([descent, counted], tmp_path)
+    results = ask([descent, to_the_end], tmp_path)
     for width in (40, 80):
         monkeypatch.setattr(terminal, "_console", lambda width=width: Console(width=width))
         terminal.show_results(results)
@@ -194,7 +196,7 @@ def test_shown_everywhere(capsys, monkeypatch, tmp_path):
     assert "Steps to a loss of -5.5" in page.read_text() and '"until-0"' in page.read_text()
     assert "| descent | 6 | 5–6 |" in quoted.read_text()
     assert "plane-until.png" in {path.name for path in pictures.write(results, tmp_path)}
-    assert "descent 6 (over 5), counted 11" in " ".join(verdict(results))
+    assert "descent 6 (over 5), to_the_end 11" in " ".join(verdict(results))
 
 
 @pytest.mark.parametrize(

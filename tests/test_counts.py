@@ -102,8 +102,9 @@ def test_orthogonalising_takes_a_quarter_of_optax_kernels(name):
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    # AdaMuon keeps and writes a second number a weight, and measures what it divides by it.
-    [("normuon", 1.1), ("scion", 1.1), ("adamuon", 1.5)],
+    # jaxlib 0.12 joins fewer of NorMuon's slices than 0.10, where 1.1 holds; AdaMuon keeps and
+    # writes a second number a weight, and measures what it divides by it.
+    [("normuon", 1.25), ("scion", 1.1), ("adamuon", 1.5)],
 )
 def test_what_came_after_muon_costs_little_more(name, more):
     kernels, temporaries = counts(name)

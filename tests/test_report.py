@@ -108,6 +108,21 @@ def test_a_click_highlights_an_optimizer_everywhere_and_the_address_keeps_it(pag
     assert page.value(pressed) == "false"
 
 
+def test_a_click_on_a_line_highlights_it(page):
+    page.value("document.querySelector('#budget').scrollIntoView({block: 'center'})")
+    middle = """(chart => {
+      const { _size: margin, xaxis, yaxis } = chart._fullLayout;
+      const box = chart.getBoundingClientRect();
+      const line = chart.data.find(trace => trace.meta === "last");
+      return [box.x + margin.l + xaxis.d2p(line.x[1]),
+              box.y + margin.t + yaxis.d2p(line.y[1])];
+    })(document.querySelector("#budget"))"""
+    page.wait("document.querySelector('#budget').drawn")
+    page.click_at(*page.value(middle))
+    page.wait("document.querySelector('.chips').innerText.includes('last')", 10)
+    assert page.value("new URLSearchParams(location.hash.slice(1)).getAll('pick').length") == 6
+
+
 def test_words_choose_optimizers_and_problems(page):
     page.click("input[name=optimizers]")
     page.type("rule_1 lookahead")

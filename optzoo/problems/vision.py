@@ -109,13 +109,18 @@ def _perceptron(width: int, *, normalised: bool) -> Any:
 
 
 @problem("neural", default=True)
-def digits(width: int = 32) -> Problem:
+def digits() -> Problem:
     """A small network reads handwritten digits.
 
     The 1797 images of 8 x 8 pixels in `sklearn.datasets.load_digits`, shuffled once and split into
     1197 for training and 300 each for validation and test; a perceptron with two hidden layers,
     batches of 64. Tells apart who trains an ordinary network fast and who overfits least.
     """
+    return digit_reader()
+
+
+def digit_reader(*, width: int = 32) -> Problem:
+    """The problem `digits` with hidden layers of another width."""
     model = _perceptron(width, normalised=False)
     return _on_digits(model, _classified, steps=400, target=0.15, batch_size=64)
 

@@ -17,7 +17,10 @@ let shown = new Set(optimizers);
 
 function read() {
   const text = location.hash.slice(1);
-  if (text && !text.includes("=")) { view.at = decodeURIComponent(text); return; }
+  if (text && !text.includes("=")) {
+    view.at = new URLSearchParams("at=" + text).get("at");
+    return;
+  }
   const asked = new URLSearchParams(text), pick = asked.getAll("pick");
   view.pick = pick.length ? palette.map((_, i) => places.has(pick[i]) ? pick[i] : "") : best;
   for (const key of ["optimizers", "problems", "at"]) view[key] = asked.get(key) ?? "";
@@ -91,7 +94,6 @@ const near = new Set(), parts = {};
 let version = 0;
 function renew(box) {
   if (box.drawn !== version) draw(box);
-  box.drawn = version;
 }
 
 function figureOf(kind, place) {
@@ -185,6 +187,7 @@ function draw(box) {
   if (!box.drawn) box.on("plotly_click", ({ points }) => {
     if (points[0].data.meta) toggle(points[0].data.meta);
   });
+  box.drawn = version;
 }
 
 // Names at the ends of lines, pushed apart as `end_labels` of figures/form.py does.
