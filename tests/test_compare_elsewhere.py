@@ -292,7 +292,7 @@ def test_a_killed_worker_of_dask_loses_nothing(tmp_path, monkeypatch):
         waiting = executor.submit(time.sleep, 100)
         scheduler.kill()
         with pytest.raises((BrokenExecutor, CancelledError)):
-            waiting.result(timeout=60)
+            waiting.result(timeout=120)
     assert shared.about["workers"] == "DaskWorkers"
     assert numbers(shared).equals(numbers(compare(None, rules, **options)))
 
@@ -352,8 +352,8 @@ def test_no_process_outlives_the_one_that_began_it(sent):
     worker = Path("/proc") / first.stdout.readline().strip()
     assert worker.exists()
     first.send_signal(getattr(signal, sent))
-    first.communicate(timeout=30)
-    ended = time.monotonic() + 30
+    first.communicate(timeout=60)
+    ended = time.monotonic() + 60
     while worker.exists() and "Z" not in (worker / "stat").read_text():
         assert time.monotonic() < ended
         time.sleep(0.05)
