@@ -143,6 +143,17 @@ def test_gradnorm_favours_the_loss_that_is_slow():
     assert slow > 1 > fast and float(slow + fast) == pytest.approx(2)
 
 
+def test_gradnorm_measures_the_shared_leaves_as_the_parameters_have_them():
+    def matrices(tree):
+        return jax.tree.map(lambda leaf: leaf.ndim == 2, tree)
+
+    seen = primitives.Objectives(FOUR, jnp.ones([]), {})
+    chosen = {name: name == "kernel" for name in FOUR}
+    close(seen.norms(matrices), seen.norms(chosen))
+    want = np.linalg.norm(np.reshape(FOUR["kernel"], (4, -1)), axis=1)
+    np.testing.assert_allclose(seen.norms(chosen), want, rtol=1e-5)
+
+
 def test_the_order_is_drawn_anew_and_can_be_given():
     tx = optzoo.pcgrad(STILL, key=3)
     mean = jax.tree.map(lambda rows: rows.mean(0), FOUR)

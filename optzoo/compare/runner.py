@@ -295,7 +295,8 @@ def _units(
             runs = len(tuner.propose(contestant, [], [])) * len(seeds)
             # What was computed before is most likely found again.
             left = 0.0 if store.earlier(task, rule) else runs * run
-            optimizer = optimizers[rule.removesuffix(f"+{contestant.schedule}")]
+            # A schedule with arguments has become part of the rule.
+            optimizer = optimizers.get(rule.removesuffix(f"+{contestant.schedule}"), rule)
             kept = store.part(task, [rule, contestant.refines])
             origins = optimizer, problems[task]
             words = rule, task, origins, contestant.terms

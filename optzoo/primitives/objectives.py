@@ -44,6 +44,9 @@ class Objectives:
 
     def products(self, mask: Mask = None) -> jax.Array:
         """⟨g_i, g_j⟩/peak² over all leaves, or over those where the mask is True."""
+        if callable(mask):
+            # It judges leaves as the parameters have them, without the axis of objectives.
+            mask = mask(jax.tree.map(lambda leaf: leaf[0], self.gradients))
         chosen = select(mask, self.gradients, jax.tree.map(jnp.zeros_like, self.gradients))
 
         def gramian(gradients, peak):
