@@ -1,13 +1,16 @@
 """The report as its readers use it: clicks and keys in headless Chromium."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from browser import CHROMIUM, Browser
 
-from optzoo.compare import Results
-from optzoo.compare.keep.store import Run
-from optzoo.compare.read.tables import Tried
+from optzoo.compare import Grid, Results, run
 from optzoo.compare.show import report
+from optzoo.problems import Problem
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
 LONG = "lookahead(schedule_free(adamp, weight_decay=0.1), period=10)"
@@ -17,43 +20,52 @@ PROBLEMS = ["bowl", "pit", "valley", "hole"]
 RATES, SEEDS = [0.01, 0.1, 1.0], 2
 
 
+def descent(learning_rate=0.1):
+    return optax.sgd(learning_rate)
+
+
+def measured():
+    """A small comparison on a landscape."""
+
+    def loss(params, _):
+        return jnp.sum(params["point"] ** 2)
+
+    def evaluate(params, _):
+        x, y = params["point"]
+        return {"loss": loss(params, None), "x": x, "y": y}
+
+    start, box = {"point": jnp.ones(2)}, (-1.0, 1.0, -1.0, 1.0)
+    task = Problem(lambda _: start, loss, evaluate, 40, 0.5, box=box, name="bowl", summary="A bowl")
+    return run([task], [descent], lrs=Grid((1.0,), relative=True), seeds=1)
+
+
 def results():
-    marks = list(range(0, 41, 4))
-    landscape = {"box": [-1, 1, -1, 1], "relief": np.zeros((56, 56)).tolist()}
-    details = {"summary": "A test", "steps": 40, "target": 0.5, "checkpoints": marks, **landscape}
+    """The same with more optimizers, problems, rates and seeds, whose curves are made up."""
+    real = measured()
+    about, tried = real.about, real.grids["bowl", "descent"]
+    (one,) = tried.runs
+    way = np.linspace(0, 1, len(one.curves["loss"]))
 
     def trained(place, rate, seed):
-        way = np.linspace(0, 1, len(marks))
         loss = np.exp(-4 * way / (1 + place + abs(np.log10(rate / 0.1)) + 0.1 * seed))
         curves = {"loss": loss, "x": 1 - way, "y": 0.1 * place * way}
         curves = {name: curve.tolist() for name, curve in curves.items()}
-        return Run(rate, seed, curves, {"loss": float(loss[-1])})
+        final = {"loss": float(loss[-1])}
+        return dataclasses.replace(one, rate=rate, seed=seed, curves=curves, final=final)
 
     grids = {
-        (problem, name): Tried(
-            program=name,
+        (problem, name): dataclasses.replace(
+            tried,
             runs=[trained(place, rate, seed) for rate in RATES for seed in range(SEEDS)],
-            default_rate=0.1,
-            state_ratio=2.0,
             gradients=1 + place % 2,
-            step_seconds=1e-3,
+            costs=dict.fromkeys(tried.costs or [one.device], 1e-3),
         )
         for problem in PROBLEMS
         for place, name in enumerate(RULES)
     }
-    about = {
-        "optimizers": RULES,
-        "problems": dict.fromkeys(PROBLEMS, details),
-        "grid": {"values": [0.1, 1, 10], "relative": True},
-        "schedules": ["constant"],
-        "weight_decay": None,
-        "seeds": SEEDS,
-        "command": "",
-        "versions": {},
-        "device": "",
-        "date": "",
-    }
-    return Results(about, grids)
+    details = dict.fromkeys(PROBLEMS, about["problems"]["bowl"])
+    several = {"optimizers": RULES, "problems": details, "seeds": SEEDS}
+    return Results(about | several, grids)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +167,9 @@ def test_charts_are_drawn_where_they_are_looked_at(page):
     page.click("[data-chart=clock-3]")
     page.wait("document.querySelector('#loss-3').layout.xaxis.title.text.includes('seconds')")
     page.click("[data-plays=path-3]")
-    page.wait("document.querySelector('#path-3').data.every(t => !t.meta || t.x.length === 11)")
+    page.wait(
+        "(slider => +slider.value < slider.max)(document.querySelector('[data-moves=path-3]'))"
+    )
 
 
 def test_screen_readers_are_told_what_is_what(page):
