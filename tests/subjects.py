@@ -4,12 +4,14 @@ import functools
 import inspect
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+import pytest
 
 import optzoo
 from optzoo import compose, primitives
@@ -20,6 +22,16 @@ from optzoo.testing.offers import offers
 TOTAL_STEPS = 2000
 WINDOW = 20
 """Gradients that a rule keeps to solve for a step: a system of its default size takes seconds."""
+ONE_EACH = [
+    name for family in optzoo.REGISTRY.families.values() for name in list(family.optimizers)[:1]
+]
+"""A rule of each family, where what is tested is not the rule."""
+
+
+def in_turn(rule: str, choices: Sequence[Any], choice: Any):
+    """Of what looks at the same in several ways, each rule does one by default; -m slow, all."""
+    mine = choices[list(optzoo.REGISTRY).index(rule) % len(choices)]
+    return () if choice == mine else pytest.mark.slow
 
 
 def factory(entry: Entry, total_steps: int = TOTAL_STEPS):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from subjects import ONE_EACH
 
 from optzoo import REGISTRY
 from optzoo.compare import Grid, Results, UserError, run
@@ -125,15 +126,25 @@ def test_relative_grids_centre_on_the_defaults_and_grow_towards_the_best():
     assert tried.loc["sign_descent"].tolist() == [0.001, 31.6, 10]
 
 
-def test_every_optimizer_of_the_registry_learns():
-    results = run(
-        ["quadratic"], REGISTRY.optimizers, lrs=Grid.of([1.0], relative=True), seeds=1, steps=20
-    )
-    assert set(results.table["optimizer"]) == set(REGISTRY.optimizers)
+def compared_at_least():
+    """A rule of each family, and of each set of traits: what comparisons treat alike."""
+    alike = {entry.traits: name for name, entry in REGISTRY.optimizers.items()}
+    return {name: REGISTRY[name] for name in [*ONE_EACH, *alike.values()]}
+
+
+@pytest.mark.parametrize(
+    "optimizers",
+    [
+        pytest.param(compared_at_least(), id="one of each kind"),
+        pytest.param(REGISTRY.optimizers, id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_optimizers_of_the_registry_learn(optimizers):
+    rates = Grid.of([1.0], relative=True)
+    results = run(["quadratic"], optimizers, lrs=rates, seeds=1, steps=20)
+    assert set(results.table["optimizer"]) == set(optimizers)
     assert np.isfinite(results.frame["test_loss"]).all()
-    schedule = [
-        name for name, entry in REGISTRY.optimizers.items() if Trait.SCHEDULED in entry.traits
-    ]
+    schedule = [name for name, entry in optimizers.items() if Trait.SCHEDULED in entry.traits]
     assert schedule, "nothing here tests that the number of steps arrives"
 
 

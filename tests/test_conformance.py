@@ -1,7 +1,7 @@
 """Every optimizer and primitive passes every check of the conformance kit."""
 
 import pytest
-from subjects import BASES, PRIMITIVES, primitive_subject, subject, wrapper_subject
+from subjects import BASES, PRIMITIVES, in_turn, primitive_subject, subject, wrapper_subject
 
 import optzoo
 from optzoo.testing import conformance_checks
@@ -16,13 +16,27 @@ WRAPPING = {
     *("no_aliasing", "none_leaves", "empty_tree", "masked", "evaluation", "needs_params"),
     *("needs_arguments", "mismatched_trees", "stochastic", "traced_hyperparameters"),
 }
+# What looks at one thing in several ways.
+ALIKE = (
+    ("bfloat16_tracks_float32", "float16"),
+    ("vmap_hyperparameters", "vmap_seeds"),
+    ("dataclasses_", "frozen_dict", "nnx_state", "none_leaves", "renaming"),
+    ("apply_if_finite", "chain", "inject_hyperparams", "masked", "multi_steps", "partition"),
+)
 CHECKS = [check for check in conformance_checks if check.name not in ELSEWHERE]
 
 
-@pytest.mark.parametrize(
-    "check", [check for check in CHECKS if check.name not in METADATA], ids=str
-)
-@pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
+def every_rule():
+    """Every check of every rule; of those that are alike, by default one in its turn."""
+    for name in optzoo.REGISTRY.optimizers:
+        for check in CHECKS:
+            if check.name not in METADATA:
+                alike = next((group for group in ALIKE if check.name in group), (check.name,))
+                marks = in_turn(name, alike, check.name)
+                yield pytest.param(name, check, id=f"{name}-{check}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "check"), [*every_rule()])
 def test_conformance(name, check):
     check(subject(name))
 

@@ -133,7 +133,7 @@ def _itself(tree: Any) -> Any:
 
 @pytest.mark.parametrize("name", optzoo.REGISTRY.optimizers)
 def test_random_cases(name):
-    fuzz(optzoo.REGISTRY[name], 30)
+    fuzz(optzoo.REGISTRY[name], 20)
 
 
 @pytest.mark.slow

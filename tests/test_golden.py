@@ -25,14 +25,19 @@ MATRICES = [name for name in CONFIGURATIONS if FILES[name].parent.name == "matri
 MEASURED_STEPS = [name for name, entry in CONFIGURATIONS.items() if "step_size" in entry]
 
 
+def first_of_each_rule(names):
+    """Recordings with marks: those after a rule's first one run with -m slow."""
+    seen = set()
+    for name in names:
+        rule = CONFIGURATIONS[name]["optzoo"].get("call")
+        yield name, pytest.mark.slow if rule in seen else ()
+        seen.add(rule)
+
+
 def in_both_precisions():
     """All recordings; in float32, where rounding hides much, one of each rule by default."""
-    seen = set()
-    for name in CONFIGURATIONS:
+    for name, marks in first_of_each_rule(CONFIGURATIONS):
         yield pytest.param(name, "float64", id=f"{name}-float64")
-        rule = CONFIGURATIONS[name]["optzoo"].get("call")
-        marks = pytest.mark.slow if rule in seen else ()
-        seen.add(rule)
         yield pytest.param(name, "float32", id=f"{name}-float32", marks=marks)
 
 
@@ -66,7 +71,9 @@ def test_trajectory_is_the_recorded_one(name, dtype):
         check({leaf: value[steps] for leaf, value in evaluated.items()}, arrays[kind])
 
 
-@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=marks) for name, marks in first_of_each_rule(MATRICES)]
+)
 def test_a_matrix_is_the_same_map_in_either_layout(name):
     configuration, arrays = CONFIGURATIONS[name], load(name)
     node = in_torch_layout(configuration["optzoo"])

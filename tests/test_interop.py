@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
-from subjects import answered, factory
+from subjects import ONE_EACH, answered, factory
 
 import optzoo
 from optzoo.registry import Trait
@@ -20,9 +20,6 @@ SHAPED = [
     name
     for name, entry in optzoo.REGISTRY.optimizers.items()
     if "axes" in entry.signature.parameters
-]
-ONE_EACH = [
-    name for family in optzoo.REGISTRY.families.values() for name in list(family.optimizers)[:1]
 ]
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from subjects import answered, factory
+from subjects import answered, factory, in_turn
 
 import optzoo
 from optzoo.primitives import lookahead, polynomial_average
@@ -35,10 +35,10 @@ PAIRS = {
 
 def pairs():
     """All of them; the default run has one wrapper for each rule, each wrapper in its turn."""
-    for turn, name in enumerate(optzoo.REGISTRY.optimizers):
+    for name in optzoo.REGISTRY.optimizers:
         wrappers = [wrapper for wrapper, (_, rules) in PAIRS.items() if name in rules]
-        for place, wrapper in enumerate(wrappers):
-            marks = () if place == turn % len(wrappers) else pytest.mark.slow
+        for wrapper in wrappers:
+            marks = in_turn(name, wrappers, wrapper)
             yield pytest.param(wrapper, name, id=f"{wrapper}-{name}", marks=marks)
 
 
