@@ -74,15 +74,18 @@ def static(factory) -> tuple[str, ...]:
 
 
 def answered(tx: optax.GradientTransformation, entry: Entry):
-    """A transformation that gets what its rule asks for from the kit's loss, for plain loops."""
+    """A transformation for plain loops: what its rule asks for, and they do not give, it gets.
+
+    It comes from the kit's loss.
+    """
     asked = [name for trait in entry.traits for name in trait.arguments]
     if not asked:
         return tx
 
     def update(updates, state, params=None, **extra_args):
-        given = offers(params, updates)
-        extra_args |= {name: given[name] for name in asked}
-        return tx.update(updates, state, params, **extra_args)
+        offered = offers(params, updates)
+        given = {name: offered[name] for name in asked}
+        return tx.update(updates, state, params, **given | extra_args)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 

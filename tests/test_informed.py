@@ -86,6 +86,17 @@ def test_a_surrogate_is_lowest_where_the_outputs_have_taken_their_step():
     np.testing.assert_allclose(jax.grad(loss)(jnp.full(2, 0.8)), 0, atol=1e-6)
 
 
+def test_a_leaf_whose_squares_underflow_is_modelled_beside_others():
+    def loss(params):
+        return sum(jnp.sum(x**2) for x in params.values())
+
+    tx, params = optzoo.smb(), {"large": jnp.ones(2), "tiny": jnp.full(2, 1e-20)}
+    given = {"value": loss(params), "value_fn": loss}
+    step = jax.jit(lambda g: tx.update(g, tx.init(params), params, **given)[0])
+    updates = step(jax.grad(loss)(params))
+    np.testing.assert_allclose(updates["tiny"] * 1e20, updates["large"], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", WHITENED)
 def test_whitened_first_layers_lead_where_they_were_recorded(name):
     case, arrays = CASES[name], load(name)

@@ -46,7 +46,7 @@ def pairs():
 def test_pair_trains(wrapper, name):
     wrap, _ = PAIRS[wrapper]
     entry = optzoo.get(name)
-    tx = wrap(answered(factory(entry, STEPS)(), entry))
+    tx = optax.with_extra_args_support(wrap(answered(factory(entry, STEPS)(), entry)))
     dtype = jnp.bfloat16 if wrapper in ("master_weights", "stochastic_round") else jnp.float32
     target = jax.random.normal(jax.random.key(1), (8, 6))
     start = {"dense": {"kernel": jnp.ones((8, 6), dtype), "bias": jnp.ones(6, dtype)}}
@@ -57,7 +57,8 @@ def test_pair_trains(wrapper, name):
 
     def step(carry, _):
         params, state = carry
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, state = tx.update(gradients, state, params, value=value, value_fn=loss)
         return (optax.apply_updates(params, updates), state), None
 
     @jax.jit

@@ -110,10 +110,13 @@ def _model_step(s: jax.Array, g: jax.Array, y: jax.Array, bound: jax.Array) -> j
     downhill = jnp.sum((s.conj() * g).real)
     some = bound > 0
     safe = jnp.where(some, bound, 1)
-    bend = change / (2 * change + safe) / safe
-    both = change + bound
-    turned = (change * downhill + both * against) * s + (change * against + both * downhill) * y
-    step = size / (change * (1 + along) + safe) * slope * (g + bend * turned)
+    # As shares of the larger one: XLA multiplies divisors, whose product may underflow.
+    larger = jnp.maximum(change, safe)
+    part, rest = change / larger, safe / larger
+    turned = (part * downhill + (part + rest) * against) * s
+    turned += (part * against + (part + rest) * downhill) * y
+    bent = g + part / ((2 * part + rest) * rest) * turned
+    step = size / (change * (1 + along) + safe) * slope * bent
     return jnp.where(some, step, 0)
 
 
