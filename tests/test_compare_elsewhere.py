@@ -334,12 +334,16 @@ def test_a_killed_job_loses_nothing(tmp_path, monkeypatch):
 
 
 ORPHANS = """
-import os, signal, time
+import os, time
 from concurrent.futures import wait
 from optzoo.compare.engines.start import started
 with started("processes:1", [], None) as executor:
-    print(executor.submit(os.getpid).result(), flush=True)
-    wait([executor.submit(time.sleep, 100)])
+    worker = executor.submit(os.getpid).result()
+    busy = executor.submit(time.sleep, 100)
+    print(worker, flush=True)
+    # A signal that comes right before a wait is seen when that is over.
+    while not wait([busy], timeout=0.1).done:
+        pass
 """
 
 

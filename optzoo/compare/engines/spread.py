@@ -63,7 +63,8 @@ def spread(
         for places in batches(costs):
             give(places)
         while pending:
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+            # Python sees a signal that comes right before a wait only when that is over.
+            finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
             for future in finished:
                 places = pending.pop(future)
                 for place, result in zip(places, _results(future, len(places)), strict=True):
