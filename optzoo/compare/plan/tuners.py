@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -79,11 +79,12 @@ class RandomSearch:
     What two rules share, they share the draws of. The first of many trials are those of few.
     """
 
+    kind: ClassVar[str] = RANDOM
     trials: int
 
     @property
     def name(self) -> str:
-        return f"{RANDOM}:{self.trials}"
+        return f"{self.kind}:{self.trials}"
 
     def tuned(self, contestant: Contestant) -> list[str]:
         return contestant.options
@@ -94,18 +95,10 @@ class RandomSearch:
         return [] if tried else _drawn(contestant, self.trials)
 
 
-@dataclass(frozen=True)
-class Tpe:
+class Tpe(RandomSearch):
     """Optuna's tree-structured Parzen estimator, a generation at a time after a random one."""
 
-    trials: int
-
-    @property
-    def name(self) -> str:
-        return f"{TPE}:{self.trials}"
-
-    def tuned(self, contestant: Contestant) -> list[str]:
-        return contestant.options
+    kind = TPE
 
     def propose(
         self, contestant: Contestant, tried: Sequence[Trial], losses: Sequence[float]
