@@ -235,8 +235,9 @@ def bowl():
 """
 
 
-def deadly(folder):
-    """A plug-in whose rule kills the first worker that builds it."""
+def deadly(folder, monkeypatch):
+    """A plug-in whose rule kills the first worker that builds it, where this process finds it."""
+    monkeypatch.syspath_prepend(str(folder))
     (folder / "deadly.py").write_text(DEADLY)
     (folder / "pid").write_text(str(os.getpid()))
     (folder / "marks").mkdir()
@@ -245,8 +246,7 @@ def deadly(folder):
 
 
 def test_a_killed_process_loses_nothing(tmp_path, monkeypatch):
-    rules, options = deadly(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    rules, options = deadly(tmp_path, monkeypatch)
     with started("processes:2", [], tmp_path) as executor:
         shared = compare(executor, rules, **options)
         processes = [process._process for process in executor._all]
@@ -280,8 +280,7 @@ def dask_cluster(workers, folder):
 
 def test_a_killed_worker_of_dask_loses_nothing(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs Dask: pip install 'optzoo[dask]'")
-    rules, options = deadly(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    rules, options = deadly(tmp_path, monkeypatch)
     with (
         dask_cluster(2, tmp_path) as (address, (scheduler, *workers)),
         started(f"dask:{address}", [], tmp_path) as executor,
@@ -299,8 +298,7 @@ def test_a_killed_worker_of_dask_loses_nothing(tmp_path, monkeypatch):
 
 def test_a_killed_worker_of_ray_loses_nothing(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'optzoo[ray]'")
-    rules, options = deadly(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    rules, options = deadly(tmp_path, monkeypatch)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -322,8 +320,7 @@ def test_a_killed_worker_of_ray_loses_nothing(tmp_path, monkeypatch):
 
 def test_a_killed_job_loses_nothing(tmp_path, monkeypatch):
     submitit = pytest.importorskip("submitit", reason="needs submitit: pip install 'optzoo[slurm]'")
-    rules, options = deadly(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    rules, options = deadly(tmp_path, monkeypatch)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     # For a result that a slow file system may be about to show.
     monkeypatch.setattr(submitit.Job, "_results_timeout_s", 0)
