@@ -7,10 +7,9 @@ from importlib.util import find_spec
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from optzoo.problems.base import LARGE, Problem, problem
-from optzoo.problems.sequences import PRINTABLE, encode
+from optzoo.problems.sequences import PRINTABLE, encode, next_letter
 
 PIECE, HELD_OUT = 4096, 20
 
@@ -100,30 +99,7 @@ def language_model(
                 x = Block(name=f"block_{i}")(x)
             return dense(size, "head")(nn.RMSNorm(name="norm")(x))
 
-    model = Transformer()
-
-    def init(key):
-        return model.init(key, splits["test"][:1, :-1])["params"]
-
-    def batch(key):
-        starts = jax.random.randint(key, (batch_size,), 0, len(text) - context)
-        return text[starts[:, None] + jnp.arange(context + 1)[None]]
-
-    def outputs(params, tokens):
-        return model.apply({"params": params}, tokens[:, :-1])
-
-    def criterion(logits, tokens):
-        return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
-
-    def loss(params, tokens):
-        return criterion(outputs(params, tokens), tokens)
-
-    def evaluate(params, split):
-        return {"loss": loss(params, splits[split])}
-
-    return Problem(
-        init, loss, evaluate, steps, target, batch=batch, outputs=outputs, criterion=criterion
-    )
+    return next_letter(Transformer(), text, splits, batch_size, steps, target)
 
 
 @problem(LARGE)

@@ -1,6 +1,6 @@
 """Networks on tokens and on synthetic data of known law."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -74,14 +74,34 @@ def manual_reader(*, width: int = 32, batch_size: int = 8, held_out: int = 32) -
             x = block(x, heads=heads, mask=nn.make_causal_mask(tokens))
             return nn.Dense(size, name="head")(nn.LayerNorm(name="norm_3")(x))
 
-    model = Transformer()
+    return next_letter(Transformer(), text[:train_size], splits, batch_size, 200, 2.6)
+
+
+def next_letter(
+    model: Any,
+    text: jax.Array,
+    splits: Mapping[str, jax.Array],
+    batch_size: int,
+    steps: int,
+    target: float,
+) -> Problem:
+    """A model of letters as a problem: after each letter of a window, which one is next?
+
+    Args:
+      model: a flax module from letters to logits, (windows, places) to (windows, places, size).
+      text: the encoded letters to train on.
+      splits: windows for validation and test, of a place more than the model sees.
+      batch_size: windows a step, from anywhere in the text.
+      steps, target: as in `Problem`.
+    """
+    length = splits["test"].shape[1]
 
     def init(key):
-        return model.init(key, windows[:1, :-1])["params"]
+        return model.init(key, splits["test"][:1, :-1])["params"]
 
     def batch(key):
-        starts = jax.random.randint(key, (batch_size,), 0, train_size - context)
-        return text[starts[:, None] + jnp.arange(context + 1)[None]]
+        starts = jax.random.randint(key, (batch_size,), 0, len(text) - length + 1)
+        return text[starts[:, None] + jnp.arange(length)[None]]
 
     def outputs(params, tokens):
         return model.apply({"params": params}, tokens[:, :-1])
@@ -96,14 +116,7 @@ def manual_reader(*, width: int = 32, batch_size: int = 8, held_out: int = 32) -
         return {"loss": loss(params, splits[split])}
 
     return Problem(
-        init,
-        loss,
-        evaluate,
-        steps=200,
-        target=2.6,
-        batch=batch,
-        outputs=outputs,
-        criterion=criterion,
+        init, loss, evaluate, steps, target, batch=batch, outputs=outputs, criterion=criterion
     )
 
 
