@@ -13,6 +13,7 @@ from optzoo.primitives.base import (
     DecayOrSchedule,
     DType,
     NonNegative,
+    Schedule,
     Tree,
     at,
     cast_like,
@@ -160,6 +161,26 @@ def debias(decay: Decay, ahead: int = 0) -> optax.GradientTransformation:
         return optax.tree.bias_correction(updates, decay, real(count) + ahead), count
 
     return optax.GradientTransformation(lambda _: jnp.zeros([], jnp.int32), update)
+
+
+def adam_correction(b1: Decay, b2: Decay) -> Schedule:
+    """Both of Adam's corrections as one factor of the step, where eps is beside the plain root.
+
+    Rule:
+      √(1 − b2^t)/(1 − b1^t), t = 1 before any step is finished
+
+    Args:
+      b1, b2: decays of the first and of the second moment, in [0, 1).
+
+    Returns:
+      A schedule of the number of finished steps.
+    """
+
+    def factor(finished: jax.Array) -> jax.Array:
+        t = real(finished) + 1
+        return jnp.sqrt(1 - b2**t) / (1 - b1**t)
+
+    return factor
 
 
 @transformation

@@ -1,6 +1,5 @@
 """Optimistic Adam: each step twice, and the one before taken back."""
 
-import jax.numpy as jnp
 import optax
 
 from optzoo.primitives.base import (
@@ -10,13 +9,12 @@ from optzoo.primitives.base import (
     Mask,
     NonNegative,
     Positive,
-    real,
     transformation,
 )
 from optzoo.primitives.combine import gradient, merge_leaves, multiply
 from optzoo.primitives.decay import add_decayed_weights
 from optzoo.primitives.directions import extrapolate
-from optzoo.primitives.moments import adam
+from optzoo.primitives.moments import adam, adam_correction
 from optzoo.primitives.stepsizes import rate
 from optzoo.registry import optimizer
 
@@ -32,15 +30,10 @@ def scale_by_optimistic_adam(
     nu_dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The direction of `optimistic_adam`; see there for the arguments."""
-
-    def correction(finished):
-        t = real(finished) + 1
-        return jnp.sqrt(1 - b2**t) / (1 - b1**t)
-
     return optax.chain(
         adam(b1, b2, eps, debias=False, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
         extrapolate(optimism, dtype=mu_dtype),
-        merge_leaves(multiply, gradient, rate(correction)),
+        merge_leaves(multiply, gradient, rate(adam_correction(b1, b2))),
     )
 
 

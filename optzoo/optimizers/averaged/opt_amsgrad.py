@@ -16,10 +16,9 @@ from optzoo.primitives.base import (
     Tree,
     at,
     cast_like,
-    real,
     transformation,
 )
-from optzoo.primitives.moments import real_zeros
+from optzoo.primitives.moments import adam_correction, real_zeros
 from optzoo.primitives.norms import abs_sq
 from optzoo.primitives.window import window_extrapolation
 from optzoo.registry import Trait, optimizer
@@ -102,6 +101,7 @@ def opt_amsgrad(
       by a second network's gradient.
     """
     predict = window_extrapolation(1 if predictor == "last" else span, damping)
+    correction = adam_correction(b1, b2)
 
     def init(params):
         squares = [real_zeros(params, nu_dtype) for _ in range(2)]
@@ -114,9 +114,7 @@ def opt_amsgrad(
         del params
         before = state.inner
         count = optax.safe_increment(state.steps)
-        t = real(count)
-        rate = jnp.asarray(at(learning_rate, state.steps), float)
-        rate = rate * jnp.sqrt(1 - b2**t) / (1 - b1**t)
+        rate = jnp.asarray(at(learning_rate, state.steps), float) * correction(state.steps)
 
         def mixed(g, m):
             return (1 - b1) * g + b1 * m

@@ -10,13 +10,12 @@ from optzoo.primitives.base import (
     Mask,
     NonNegative,
     Size,
-    real,
     transformation,
 )
 from optzoo.primitives.decay import rated_decay
 from optzoo.primitives.grafting import match_rms
 from optzoo.primitives.kronecker import Merge
-from optzoo.primitives.moments import adam
+from optzoo.primitives.moments import adam, adam_correction
 from optzoo.primitives.preconditioned import in_basis
 from optzoo.registry import Trait, get, optimizer
 
@@ -43,11 +42,6 @@ def scale_by_soap(
     nu_dtype: DType = None,
 ) -> optax.GradientTransformation:
     """The direction of `soap`; see there for the arguments."""
-
-    def correction(count):
-        n = real(count + 1)
-        return (1 - b2**n) ** 0.5 / (1 - b1**n)
-
     inside = adam(
         b1,
         b2,
@@ -62,7 +56,7 @@ def scale_by_soap(
         inside = optax.chain(
             inside,
             match_rms(1.0, eps=0.0),
-            optax.scale_by_schedule(correction) if debias else optax.identity(),
+            optax.scale_by_schedule(adam_correction(b1, b2)) if debias else optax.identity(),
         )
     return in_basis(
         inside,
